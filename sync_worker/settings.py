@@ -1,0 +1,294 @@
+"""Every setting: its name, type, default, and why (BEHAVIOUR B9).
+
+A setting comes from an environment variable, from a `.env` file in the working directory,
+or from the file that `NAME_FILE` names (Docker secrets); the first of these that holds it
+wins. `load()` refuses a faulty set-up with every fault listed at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from sync_worker.domain import Source, salesforce_id_18
+
+CONNECT_TIMEOUT_SECONDS = 5
+"""Time to open a connection to a remote system (B7.5)."""
+
+LEASE_MARGIN_SECONDS = 5
+"""What a lease must outlive a call's own timeouts by (B5.3)."""
+
+
+class SettingsError(Exception):
+    """The settings are faulty; the message lists every fault, one a line, with its cure."""
+
+
+class FileSource(PydanticBaseSettingsSource):
+    """Reads `NAME_FILE`: the value of NAME is what that file holds, less trailing newlines."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"{field_name.upper()}_FILE")
+        if not path:
+            return None, field_name, False
+        try:
+            return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"{field_name.upper()}_FILE names {path!r}, which cannot be read ({error}): "
+                f"correct the path or its permissions"
+            ) from error
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, key, _ = self.get_field_value(field, name)
+            if value is not None:
+                found[key] = value
+        return found
+
+
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
+"""One secret, or several separated by commas while one is being rotated (B2.4)."""
+
+
+class Settings(BaseSettings):
+    """The settings of one process, checked."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        ignored_types=(cached_property,),
+    )
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """Broker and store. It must keep what it is given: AOF on, `noeviction` (B10.1)."""
+    allow_unsafe_redis: bool = False
+    """Start although Redis may lose or evict what it was given."""
+
+    fusebill_base_url: str = "https://secure.fusebill.com"
+    fusebill_api_key: SecretStr | None = None
+    """As Fusebill shows it: it is already base64 and is sent as given (B7.5)."""
+    fusebill_salesforce_unlatch_path: str | None = None
+    """No such endpoint is documented; set it if your vendor named you one (B5.6)."""
+    fusebill_read_timeout_seconds: float = Field(default=60, gt=0, le=600)
+    """A latch makes Fusebill call HubSpot or Salesforce, so it may take this long (B7.5)."""
+
+    public_url: str | None = None
+    """The address HubSpot was told to call, before `/webhooks/hubspot`: it is signed (B2.5)."""
+    web_bind: str = "127.0.0.1:8000"
+    max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
+    dedupe_hours: int = Field(default=72, ge=0, le=24 * 90)
+    """How long a change is remembered so that its repeats are dropped; 0 switches that off."""
+
+    hubspot_client_secret: Secrets = ()
+    hubspot_portal_id: str | None = None
+    hubspot_allow_untimed_signatures: bool = False
+    """Accept v1 and v2, which carry no time and can be replayed (B2.5)."""
+    hubspot_fusebill_id_property: str = "fusebill_id"
+    hubspot_reference_property: str | None = None
+    hubspot_latch_company: Literal["primary", "property", "off"] = "primary"
+    """Whose word fills the company slot (B5.7)."""
+
+    salesforce_webhook_token: Secrets = ()
+    salesforce_webhook_secret: Secrets = ()
+    salesforce_org_id: str | None = None
+    salesforce_fusebill_id_field: str = "Fusebill_Id__c"
+    salesforce_reference_field: str | None = None
+
+    geotab_webhook_token: Secrets = ()
+    geotab_webhook_secret: Secrets = ()
+    geotab_account: str | None = None
+
+    lease_seconds: float = Field(default=90, gt=0, le=3600)
+    """How long a mailbox or customer stays taken when its worker vanishes (B5.3)."""
+    retry_schedule_seconds: Annotated[tuple[int, ...], NoDecode] = (
+        5,
+        30,
+        120,
+        600,
+        1800,
+        3600,
+        7200,
+        14400,
+        28800,
+    )
+    """Waits between failed tries; after the last one a change becomes a dead letter (B6.1)."""
+    not_found_retries: int = Field(default=5, ge=0)
+    """Steps of that schedule before an unknown customer counts as not there (B4.4)."""
+    audit_days: int = Field(default=30, ge=1)
+    """How long the line that says how a change was settled is kept (B10.2)."""
+
+    sentry_dsn: SecretStr | None = None
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, FileSource(settings_cls), dotenv_settings
+
+    @field_validator(
+        "hubspot_client_secret",
+        "salesforce_webhook_token",
+        "salesforce_webhook_secret",
+        "geotab_webhook_token",
+        "geotab_webhook_secret",
+        mode="before",
+    )
+    @classmethod
+    def _split_secrets(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("retry_schedule_seconds", mode="before")
+    @classmethod
+    def _split_schedule(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("retry_schedule_seconds")
+    @classmethod
+    def _positive_schedule(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or any(step <= 0 for step in value):
+            raise ValueError("give one or more positive whole seconds, such as 5,30,120")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_store(cls, value: SecretStr) -> SecretStr:
+        if urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("write redis://HOST:PORT/DB, rediss://… or unix://…")
+        return value
+
+    @field_validator("fusebill_base_url", "public_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
+            raise ValueError("write https://HOST, with a path if there is one")
+        return value.rstrip("/")
+
+    @field_validator("fusebill_salesforce_unlatch_path")
+    @classmethod
+    def _rooted_path(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("/"):
+            raise ValueError("write the path from the root, such as /v1/…")
+        return value
+
+    @field_validator("web_bind")
+    @classmethod
+    def _address_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError("write ADDRESS:PORT, such as 127.0.0.1:8000")
+        return value
+
+    @field_validator("hubspot_portal_id")
+    @classmethod
+    def _portal_number(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[0-9]+", value):
+            raise ValueError("write the number of the HubSpot account, such as 24681357")
+        return value
+
+    @field_validator("salesforce_org_id")
+    @classmethod
+    def _organisation(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not value.startswith("00D"):
+            raise ValueError("write the organisation's id, which starts with 00D")
+        return salesforce_id_18(value)[:15]
+
+    @field_validator("geotab_account")
+    @classmethod
+    def _account(cls, value: str | None) -> str | None:
+        if value is not None and ":" in value:
+            raise ValueError("an ERP account holds no colon")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        faults = []
+        if self.hubspot_client_secret and not self.hubspot_portal_id:
+            faults.append("HUBSPOT_CLIENT_SECRET needs HUBSPOT_PORTAL_ID: one portal may write")
+        if self.hubspot_client_secret and not self.public_url:
+            faults.append("HUBSPOT_CLIENT_SECRET needs PUBLIC_URL: HubSpot signs the address")
+        if self.serves(Source.SALESFORCE) and not self.salesforce_org_id:
+            faults.append("SALESFORCE_WEBHOOK_TOKEN or _SECRET needs SALESFORCE_ORG_ID")
+        if self.serves(Source.GEOTAB) and not self.geotab_account:
+            faults.append("GEOTAB_WEBHOOK_TOKEN or _SECRET needs GEOTAB_ACCOUNT")
+        shortest = (
+            CONNECT_TIMEOUT_SECONDS + self.fusebill_read_timeout_seconds + LEASE_MARGIN_SECONDS
+        )
+        if self.lease_seconds < shortest:
+            faults.append(
+                f"LEASE_SECONDS is {self.lease_seconds:g} but a call may take "
+                f"{shortest:g} s: raise it, or lower FUSEBILL_READ_TIMEOUT_SECONDS"
+            )
+        if self.not_found_retries > len(self.retry_schedule_seconds):
+            faults.append(
+                f"NOT_FOUND_RETRIES is {self.not_found_retries} but RETRY_SCHEDULE_SECONDS has "
+                f"{len(self.retry_schedule_seconds)} steps: lower one or lengthen the other"
+            )
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def serves(self, source: Source) -> bool:
+        """Whether a source has a secret; one without answers 404 (B2.4)."""
+        return {
+            Source.HUBSPOT: bool(self.hubspot_client_secret),
+            Source.SALESFORCE: bool(self.salesforce_webhook_token)
+            or bool(self.salesforce_webhook_secret),
+            Source.GEOTAB: bool(self.geotab_webhook_token) or bool(self.geotab_webhook_secret),
+        }[source]
+
+    def tenant(self, source: Source) -> str | None:
+        """The one tenant of a source that may write to slots (B2.9)."""
+        return {
+            Source.HUBSPOT: self.hubspot_portal_id,
+            Source.SALESFORCE: self.salesforce_org_id,
+            Source.GEOTAB: self.geotab_account,
+        }[source]
+
+
+def load(**overrides: Any) -> Settings:
+    """Read and check the settings; `overrides` are field names in lower case.
+
+    Raises SettingsError listing every fault with the name of its setting.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        faults: list[str] = []
+        for fault in error.errors(include_url=False, include_input=False):
+            text = fault["msg"].removeprefix("Value error, ")
+            if fault["loc"]:
+                faults.append(f"{str(fault['loc'][0]).upper()}: {text}")
+            else:
+                faults.extend(text.split("\n"))
+        raise SettingsError("\n".join(faults)) from None

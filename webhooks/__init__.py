@@ -1,0 +1,1 @@
+"""The door: authentic requests become stored changes. Knows nothing of Fusebill."""
