@@ -7,7 +7,7 @@ is the place on a Fusebill customer that holds a record's id.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 import msgspec
 
@@ -221,8 +221,11 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str | None = None
 
 
-class SlotState(StrEnum):
-    """What an answer of Fusebill tells of a slot when it does not hold an id."""
+class SlotState(Enum):
+    """What an answer of Fusebill tells of a slot when it does not hold an id.
+
+    Not text: a Geotab id may well read "empty".
+    """
 
     EMPTY = "empty"
     UNKNOWN = "unknown"

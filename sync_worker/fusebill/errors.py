@@ -23,7 +23,8 @@ class Transient(FusebillError):
     (an unknown route), a 2xx that is not a customer, or a 400 that relays a failure of HubSpot
     or Salesforce (B6.1).
 
-    `answer_lost` tells whether the call may have been carried out all the same.
+    `answer_lost` tells whether the call may have been carried out all the same (B5.3): never
+    said of a read, nor of a call whose connection was not made.
     """
 
     def __init__(self, message: str, attempt: Attempt, *, answer_lost: bool) -> None:
@@ -60,4 +61,4 @@ class CustomerNotFound(FusebillError):
 
 
 class Rejected(FusebillError):
-    """Any other 400, or a 409: repeating it unchanged cannot help (B6.5)."""
+    """Any other 4xx, such as a 400 or 409: repeating it unchanged cannot help (B6.5)."""

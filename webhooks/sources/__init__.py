@@ -100,3 +100,9 @@ class SourceReader(Protocol):
         needs a stronger proof than it came with (B2.6).
         """
         ...
+
+    def redacted(self, delivery: Delivery) -> bytes:
+        """The body with every secret taken out: what may be kept of one that is undecodable
+        (B2.6, B2.8). Never raises.
+        """
+        ...

@@ -1,0 +1,113 @@
+"""The Celery app: wake-ups for mailboxes, and nothing but wake-ups (B6.7).
+
+A message names mailboxes that are due. All that is owed is in the inbox, so a message may be
+lost, repeated or late without harm; beat sends a new one for whatever nobody has woken. Hence no
+ETA, no countdown, no result backend and no Celery retry, and messages are acknowledged early: a
+redelivery would only repeat what the due set knows better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging
+
+from sync_worker import logs, settings
+
+DRAIN = "sync_worker.drain"
+WAKE_DUE = "sync_worker.wake_due"
+
+LIVE_QUEUE = "live"
+BEAT_QUEUE = "beat"
+"""Beat's own task does not stand in line behind the work it is to wake."""
+
+KEY_PREFIX = "sw:celery:"
+"""Keeps Celery's keys apart from the inbox in the same Redis."""
+
+BATCH = 20
+"""Mailboxes named by one message: an empty task costs about 2 ms of CPU, a name costs none."""
+
+WAKE_PERIOD_SECONDS = 2.0
+"""How often beat looks for what is due."""
+
+DRAIN_SECONDS = 60
+"""After this a task starts no further mailbox; beat wakes the rest."""
+
+SOFT_LIMIT_SECONDS = 420
+"""DRAIN_SECONDS and one convergence at its slowest: five calls of 65 s each."""
+
+HARD_LIMIT_SECONDS = SOFT_LIMIT_SECONDS + 30
+
+
+def configuration() -> dict[str, Any]:
+    """Celery's settings; read when the app is first used, not when it is imported."""
+    return {
+        "broker_url": settings.load().redis_url.get_secret_value(),
+        "include": ["sync_worker.tasks"],
+        "task_default_queue": LIVE_QUEUE,
+        "task_ignore_result": True,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_acks_late": False,
+        "task_soft_time_limit": SOFT_LIMIT_SECONDS,
+        "task_time_limit": HARD_LIMIT_SECONDS,
+        "task_publish_retry": False,  # beat sends what could not be sent
+        "worker_prefetch_multiplier": 1,
+        "worker_eta_task_limit": 1,
+        "worker_max_tasks_per_child": 10_000,
+        "worker_enable_remote_control": False,  # its reply queues grow Redis without end
+        "worker_cancel_long_running_tasks_on_connection_loss": False,  # leases guard the effect
+        "worker_hijack_root_logger": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_pool_acquire_timeout": 2,
+        "broker_transport_options": {
+            "global_keyprefix": KEY_PREFIX,
+            "visibility_timeout": 600,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+        },
+        "beat_schedule": {
+            "wake what is due": {
+                "task": WAKE_DUE,
+                "schedule": WAKE_PERIOD_SECONDS,
+                # A tick that waited longer has been overtaken by newer ones.
+                "options": {"queue": BEAT_QUEUE, "expires": 10},
+            }
+        },
+    }
+
+
+app = Celery("sync_worker")
+app.add_defaults(configuration)
+
+
+@setup_logging.connect
+def _configure_logs(**_: object) -> None:
+    """Celery's processes log as all others do."""
+    current = settings.load()
+    logs.configure(current.log_level, secrets=logs.secrets_of(current))
+    _start_sentry()
+
+
+@cache
+def _start_sentry() -> None:
+    dsn = settings.load().sentry_dsn
+    logs.start_sentry(dsn.get_secret_value() if dsn else None)
+
+
+def publish(mailboxes: Sequence[str]) -> None:
+    """Send wake-ups for mailboxes, BATCH of them in a message.
+
+    Raises what kombu raises when the broker cannot be reached.
+    """
+    for start in range(0, len(mailboxes), BATCH):
+        batch = list(mailboxes[start : start + BATCH])
+        app.send_task(DRAIN, args=[batch], queue=LIVE_QUEUE, retry=False)

@@ -1,0 +1,75 @@
+"""What several commands share: settings, output, times and filters."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+import msgspec
+import redis
+from rich.console import Console
+from rich.table import Table
+
+from sync_worker import logs, settings, store
+from sync_worker.settings import Settings
+
+NOTHING_MATCHED = 3
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+def connect() -> tuple[Settings, redis.Redis]:
+    """Read the settings and open the store they name."""
+    current = settings.load()
+    return current, store.connect(current.redis_url.get_secret_value())
+
+
+def print_json(value: object) -> None:
+    """Print a value as indented JSON."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def console() -> Console:
+    """A console on standard output; elsewhere than on a terminal, lines are as long as needed."""
+    return Console(
+        markup=False,
+        highlight=False,
+        soft_wrap=not sys.stdout.isatty(),
+        emoji=False,
+        legacy_windows=False,
+    )
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """An aligned table."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in headings:
+        made.add_column(heading, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def moment(text: str | None) -> int | None:
+    """Read an ISO 8601 time as milliseconds since the epoch; without a zone it is UTC."""
+    if text is None:
+        return None
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a time: write it like 2026-11-20T14:03:07Z"
+        ) from None
+    if read.tzinfo is None:
+        read = read.replace(tzinfo=UTC)
+    return int(read.timestamp() * 1000)
+
+
+def configure_logs(current: Settings) -> None:
+    """Have this process log as the settings say."""
+    logs.configure(current.log_level, secrets=logs.secrets_of(current))

@@ -1,0 +1,230 @@
+"""`dev`: everything on this machine, and a tour that shows it at work.
+
+The simulators run as processes of their own, as Fusebill does: nothing here imports them.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+import requests
+
+from sync_worker import settings
+from sync_worker.cli.tour import Stopped, Tour
+from sync_worker.embedded_redis import EmbeddedRedis
+from sync_worker.settings import SettingsError
+from sync_worker.supervise import Child, Supervisor
+
+STATE = Path(".sync-worker")
+"""Where a running `dev` leaves its log and the settings that other terminals need."""
+
+START_SECONDS = 60
+"""Longest wait for all of it to answer; a slow machine compiles everything first."""
+
+GRACE_SECONDS = 15
+
+FIRST_CUSTOMER = 8714401
+"""Of the five customers that the simulated Fusebill starts with."""
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="End after the tour; exit code 0 only if all worked.")
+@click.option(
+    "--bind",
+    default="127.0.0.1:8000",
+    show_default=True,
+    metavar="ADDRESS:PORT",
+    help="Where the receiver listens.",
+)
+def dev(*, once: bool, bind: str) -> None:
+    """Run everything on this machine: Redis, a simulated Fusebill, receiver, worker, beat.
+
+    Sends a signed change of each system, shows what became of it, and stays up. Settings of your
+    own are not read: nothing here can reach a real account.
+    """
+    _require_free(bind)
+    log = _Log(STATE / "dev.log")
+    try:
+        with log:
+            _run(bind, log, once=once)
+    except Stopped as error:
+        click.echo(f"sync-worker: {error}", err=True)
+        log.show_end()
+        sys.exit(1)
+    except KeyboardInterrupt:
+        click.echo("\nStopped.")
+        sys.exit(1 if once else 0)
+
+
+def _run(bind: str, log: _Log, *, once: bool) -> None:
+    started = time.monotonic()
+    environment = _environment(bind)
+    with (
+        tempfile.TemporaryDirectory(prefix="sync-worker-") as folder,
+        EmbeddedRedis(folder) as redis,
+    ):
+        environment["REDIS_URL"] = redis.url
+        for name in [name for name in os.environ if name.removesuffix("_FILE") in _NAMES]:
+            del os.environ[name]
+        os.environ.update(environment)
+        supervisor = Supervisor(
+            _children(environment), on_line=log.line, grace_seconds=GRACE_SECONDS
+        )
+        with supervisor, _environment_file(environment):
+            _wait_until_ready(environment)
+            click.echo(f"Everything is up after {time.monotonic() - started:.1f} s.\n")
+            Tour(settings.load(_env_file=None), environment["PUBLIC_URL"]).run()
+            click.echo(f"\nAll of it happened, {time.monotonic() - started:.1f} s in all.")
+            if once:
+                return
+            _say_what_next(environment)
+            log.aloud = True
+            supervisor.wait()
+
+
+_NAMES = frozenset(name.upper() for name in settings.Settings.model_fields)
+
+
+class _Log:
+    """What the processes write: kept in a file, and shown as well once the tour is over."""
+
+    def __init__(self, path: Path) -> None:
+        self.aloud = False
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._path.parent.mkdir(exist_ok=True)
+        self._file = self._path.open("w", encoding="utf-8")
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def line(self, child: str, text: str) -> None:
+        """Take a line of a child."""
+        shown = f"{child:>8} | {text}"
+        with contextlib.suppress(ValueError):  # a last line after the file was closed
+            self._file.write(f"{shown}\n")
+            self._file.flush()
+        if self.aloud:
+            click.echo(shown)
+
+    def show_end(self) -> None:
+        """Show the last lines, for a start or tour that failed."""
+        lines = self._path.read_text(encoding="utf-8").splitlines()
+        click.echo(f"The last lines of {self._path}:", err=True)
+        for line in lines[-30:]:
+            click.echo(f"  {line}", err=True)
+
+
+def _require_free(bind: str) -> None:
+    host, _, port = bind.rpartition(":")
+    if not host or not port.isdigit():
+        raise click.BadParameter(f"{bind!r} is not ADDRESS:PORT", param_hint="--bind")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            raise SettingsError(
+                f"{bind} cannot be listened on ({error.strerror}): "
+                "end what listens there, or choose another with --bind"
+            ) from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _environment(bind: str) -> dict[str, str]:
+    """The settings of all processes: made-up secrets for made-up accounts."""
+    return {
+        "FUSEBILL_BASE_URL": f"http://127.0.0.1:{_free_port()}",
+        "FUSEBILL_API_KEY": base64.b64encode(b"0:" + b"dev".ljust(64, b"0")).decode(),
+        "WEB_BIND": bind,
+        "PUBLIC_URL": f"http://{bind}",
+        "HUBSPOT_CLIENT_SECRET": "dev-hubspot-client-secret",
+        "HUBSPOT_PORTAL_ID": "24681357",
+        "HUBSPOT_LATCH_COMPANY": "property",
+        "SALESFORCE_WEBHOOK_TOKEN": "dev-salesforce-token",
+        "SALESFORCE_WEBHOOK_SECRET": "dev-salesforce-secret",
+        "SALESFORCE_ORG_ID": "00D5g000007Kp2QEAS",
+        "GEOTAB_WEBHOOK_TOKEN": "dev-geotab-token",
+        "GEOTAB_WEBHOOK_SECRET": "dev-geotab-secret",
+        "GEOTAB_ACCOUNT": "ACCT01",
+        "LOG_LEVEL": "INFO",
+    }
+
+
+def _children(environment: Mapping[str, str]) -> list[Child]:
+    here = (sys.executable, "-m", "sync_worker")
+    fusebill = (
+        *(sys.executable, "-m", "simulators.fusebill"),
+        *("--bind", environment["FUSEBILL_BASE_URL"].removeprefix("http://")),
+        *("--api-key", environment["FUSEBILL_API_KEY"]),
+        *("--customers", "5", "--first-id", str(FIRST_CUSTOMER)),
+    )
+    own = {"PYTHONUNBUFFERED": "1"}
+    return [
+        Child(name="fusebill", argv=fusebill, env=own),
+        Child(name="web", argv=(*here, "web"), env=own),
+        Child(name="worker", argv=(*here, "worker", "--concurrency", "2"), env=own),
+        Child(name="beat", argv=(*here, "beat"), env=own),
+    ]
+
+
+@contextlib.contextmanager
+def _environment_file(environment: Mapping[str, str]) -> Iterator[None]:
+    path = STATE / "dev.env"
+    path.write_text(
+        "".join(f"{name}={value}\n" for name, value in environment.items()), encoding="utf-8"
+    )
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _wait_until_ready(environment: Mapping[str, str]) -> None:
+    click.echo("Starting Redis, simulated Fusebill, receiver, worker and beat …")
+    urls = [
+        f"{environment['PUBLIC_URL']}/readyz",
+        f"{environment['FUSEBILL_BASE_URL']}/_simulator/options",
+    ]
+    deadline = time.monotonic() + START_SECONDS
+    while urls:
+        if time.monotonic() > deadline:
+            raise Stopped(f"{urls[0]} did not answer within {START_SECONDS} s")
+        with contextlib.suppress(requests.RequestException):
+            if requests.get(urls[0], timeout=2).ok:
+                urls.pop(0)
+                continue
+        time.sleep(0.1)
+
+
+def _say_what_next(environment: Mapping[str, str]) -> None:
+    click.echo(
+        f"""
+It stays up; Ctrl-C ends it. In another terminal, in this folder, try:
+
+    set -a; . {STATE}/dev.env; set +a          # point the commands at this set-up
+    sync-worker send --list                     # the events there are samples of
+    sync-worker send hubspot.contact.linked --record 777 --customer 8714402
+    sync-worker send hubspot.contact.linked --record 778 --customer 8714402
+    sync-worker status                          # the second one conflicts with the first
+    sync-worker dead-letters list
+    curl {environment["PUBLIC_URL"]}/metrics
+
+What the processes say from now on:
+"""
+    )

@@ -1,0 +1,80 @@
+"""`web`, `worker` and `beat`: the three processes of a deployment."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from sync_worker import settings, store
+from sync_worker.celery import BEAT_QUEUE, LIVE_QUEUE
+from sync_worker.cli.common import configure_logs
+from sync_worker.runtime import make_fusebill
+from sync_worker.settings import Settings
+from sync_worker.supervise import Child, Supervisor
+
+log = logging.getLogger(__name__)
+
+CELERY = (sys.executable, "-m", "celery", "-A", "sync_worker.celery")
+
+
+@click.command()
+@click.option("--bind", metavar="ADDRESS:PORT", help="Where to listen (WEB_BIND).")
+def web(bind: str | None) -> None:
+    """Receive webhooks."""
+    current = settings.load(**({"web_bind": bind} if bind else {}))
+    configure_logs(current)
+    _check_store(current)
+    from webhooks.server import Server  # noqa: PLC0415 - gunicorn is of use to this command alone
+
+    Server(current).run()
+
+
+@click.command()
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 500),
+    default=4,
+    show_default=True,
+    help="Mailboxes worked on at a time; a call to Fusebill mostly waits.",
+)
+def worker(concurrency: int) -> None:
+    """Converge due mailboxes."""
+    current = settings.load()
+    configure_logs(current)
+    make_fusebill(current).close()  # a missing key is told here, not by every child again
+    _check_store(current)
+    _keep_running(
+        "worker",
+        "worker",
+        *("--pool", "prefork", "--concurrency", str(concurrency)),
+        *("--queues", f"{LIVE_QUEUE},{BEAT_QUEUE}"),
+        *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+    )
+
+
+@click.command()
+def beat() -> None:
+    """Wake what is due and was not woken. More than one does no harm."""
+    configure_logs(settings.load())
+    # The plain scheduler keeps nothing on disk: what is due stands in the store.
+    _keep_running("beat", "beat", "--scheduler", "celery.beat:Scheduler", "--pidfile", "")
+
+
+def _keep_running(name: str, *arguments: str) -> None:
+    """Run Celery as a child: it exits on some reconnects and must come back (B6.7)."""
+    child = Child(name=name, argv=(*CELERY, *arguments))
+    sys.exit(Supervisor([child]).run())
+
+
+def _check_store(current: Settings) -> None:
+    """Refuse a store that may lose changes (B10.1); wait for one that is not there yet."""
+    client = store.connect(current.redis_url.get_secret_value())
+    try:
+        for point in store.require_safe(client, allow_unsafe=current.allow_unsafe_redis):
+            log.warning("Redis is not safe to hold changes: %s", point)
+    except store.StoreError as error:
+        log.warning("started without its store: %s", error)
+    finally:
+        client.close()

@@ -1,0 +1,173 @@
+"""What needs a person: reading dead letters (B6.9, B8.1). They are written by the inbox's scripts.
+
+Kept until resolved (B10.2), closed ones too as long as nobody discards them.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import redis
+
+from sync_worker.domain import Attempt, Pending, Reason, Source
+from sync_worker.inbox import codec
+from sync_worker.status import iso
+from sync_worker.store import store_errors
+
+PAGE = 100
+"""Dead letters read in one round trip."""
+
+OPEN = "open"
+REPLAYING = "replaying"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One dead letter; times are milliseconds since the epoch."""
+
+    id: str
+    reason: Reason
+    state: str
+    """`open`, `replaying`, `superseded` or `resolved`."""
+    source: Source
+    aspect: str
+    mailbox: str
+    """"" for a body that never became a change."""
+    customer_ids: tuple[int, ...]
+    message: str
+    next_step: str
+    attempts: tuple[Attempt, ...]
+    first_failed_at: int
+    last_failed_at: int
+    changes: tuple[Pending, ...]
+    raw: bytes | None
+    """The body of an undecodable one."""
+    newer_changes: int
+    """How many of its changes are stored in a format this version cannot read (B10.5)."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The form of B8.1."""
+        return {
+            "id": self.id,
+            "reason": self.reason,
+            "state": self.state,
+            "source": self.source,
+            "record": self.mailbox or None,
+            "aspect": self.aspect or None,
+            "customer_ids": self.customer_ids,
+            "message": self.message,
+            "next_step": self.next_step,
+            "attempts": [
+                {"at": iso(a.at), "call": a.call, "status": a.status, "error": a.error}
+                for a in self.attempts
+            ],
+            "first_failed_at": iso(self.first_failed_at),
+            "last_failed_at": iso(self.last_failed_at),
+            "changes": [_change(pending) for pending in self.changes],
+            "body": _text(self.raw),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which dead letters; what is None matches all (B6.11)."""
+
+    ids: frozenset[str] = frozenset()
+    reason: str | None = None
+    source: str | None = None
+    record: str | None = None
+    """A mailbox name or a bare id (B8.2)."""
+    customer: int | None = None
+    since: int | None = None
+    until: int | None = None
+    states: frozenset[str] = frozenset({OPEN, REPLAYING})
+
+    def matches(self, letter: DeadLetter) -> bool:
+        """Whether a dead letter is meant."""
+        return all(
+            (
+                not self.ids or letter.id in self.ids,
+                letter.state in self.states,
+                self.reason in (None, letter.reason),
+                self.source in (None, letter.source),
+                self.record in (None, letter.mailbox, letter.mailbox.split(":", 3)[-1]),
+                self.customer is None or self.customer in letter.customer_ids,
+                self.since is None or letter.last_failed_at >= self.since,
+                self.until is None or letter.last_failed_at < self.until,
+            )
+        )
+
+
+def find(client: redis.Redis, wanted: Filter) -> Iterator[DeadLetter]:
+    """The dead letters that match, oldest failure first. Raises StoreError."""
+    waiting = wanted.states <= {OPEN, REPLAYING}
+    key = "sw:dead:waiting" if waiting else "sw:dead:all"
+    with store_errors():
+        ids = sorted(wanted.ids) or [str(one) for one in client.zrange(key, 0, -1)]
+    for start in range(0, len(ids), PAGE):
+        for letter in _read(client, ids[start : start + PAGE]):
+            if wanted.matches(letter):
+                yield letter
+
+
+def _read(client: redis.Redis, ids: list[str]) -> Iterator[DeadLetter]:
+    pipeline = client.pipeline(transaction=False)
+    for one in ids:
+        pipeline.hgetall(f"sw:dead:{one}")
+        pipeline.hgetall(f"sw:dead:{one}:changes")
+    with store_errors():
+        answers = pipeline.execute()
+    for one, fields, changes in zip(ids, answers[::2], answers[1::2], strict=True):
+        if fields:
+            yield _letter(one, fields, changes)
+
+
+def _letter(one: str, fields: dict[str, str], stored: dict[str, str]) -> DeadLetter:
+    changes, raw, newer = [], None, 0
+    for seq, text in sorted(stored.items(), key=lambda item: int(item[0])):
+        if text.partition("|")[2].startswith("raw:"):
+            raw = base64.b64decode(msgspec.json.decode(text.partition("raw:")[2])["raw"])
+            continue
+        try:
+            changes.append(codec.decode_pending(seq, text))
+        except codec.NewerFormat:
+            newer += 1
+    return DeadLetter(
+        id=one,
+        reason=Reason(fields["reason"]),
+        state=fields["state"],
+        source=Source(fields["source"]),
+        aspect=fields["aspect"],
+        mailbox=fields["mailbox"],
+        customer_ids=tuple(msgspec.json.decode(fields["customer_ids"], type=list[int])),
+        message=fields["message"],
+        next_step=fields["next_step"],
+        attempts=tuple(codec.decode_attempts(fields["attempts"])),
+        first_failed_at=int(fields["first_failed_at"]),
+        last_failed_at=int(fields["last_failed_at"]),
+        changes=tuple(changes),
+        raw=raw,
+        newer_changes=newer,
+    )
+
+
+def _change(pending: Pending) -> dict[str, Any]:
+    change = pending.change
+    return {
+        "id": str(pending.seq),
+        "kind": change.kind,
+        "aspect": change.aspect,
+        "occurred_at": iso(pending.occurred_at),
+        "received_at": iso(pending.received_at),
+        "customer_id": change.customer_id,
+        "request_id": change.request_id,
+        "raw": change.raw,
+    }
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode("utf-8", "backslashreplace")

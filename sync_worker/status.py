@@ -1,0 +1,75 @@
+"""How things stand, in the form B8.1 gives it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import redis
+
+from sync_worker.store import store_errors
+
+BUDGET_KEY = "sw:fusebill:limits"
+
+
+class Owed(msgspec.Struct, frozen=True):
+    """A source whose events could not tell what changed (B3.10)."""
+
+    source: str
+    since: str
+    why: str
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at the store."""
+
+    backlog: int
+    """Mailboxes that owe work, those in back-off included."""
+    oldest_due_seconds: float
+    """How long the oldest of them has been due; 0 if none is."""
+    dead_letters: dict[str, int]
+    """Those that wait for a person, by reason."""
+    breaker: dict[str, str]
+    paused: list[dict[str, str]]
+    reconcile_owed: list[Owed]
+    budget: dict[str, Any]
+    """What Fusebill last told of its rate limits, `minute` and `day`, as far as it did."""
+
+
+def read_status(client: redis.Redis) -> Status:
+    """Read it. Raises StoreError."""
+    with store_errors():
+        seconds, micros = client.time()
+        now = int(seconds) * 1000 + int(micros) // 1000
+        oldest = client.zrange("sw:due", 0, 0, withscores=True)
+        owed = client.hgetall("sw:reconcile")
+        budget = client.get(BUDGET_KEY)
+        reasons = Counter(str(key).partition("|")[0] for key in client.hkeys("sw:dead:open"))
+        return Status(
+            backlog=client.zcard("sw:due"),
+            oldest_due_seconds=max(0.0, (now - float(oldest[0][1])) / 1000) if oldest else 0.0,
+            dead_letters=dict(sorted(reasons.items())),
+            breaker={},
+            paused=[],
+            reconcile_owed=[_owed(str(source), str(text)) for source, text in sorted(owed.items())],
+            budget=msgspec.json.decode(budget) if budget else {},
+        )
+
+
+def read_counters(client: redis.Redis) -> dict[str, int]:
+    """Everything counted since the store began: `NAME` or `NAME|LABEL|LABEL` -> how many."""
+    with store_errors():
+        return {str(name): int(n) for name, n in client.hgetall("sw:count").items()}
+
+
+def iso(milliseconds: int) -> str:
+    """A time in milliseconds since the epoch as ISO 8601 in UTC (B8.1)."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _owed(source: str, text: str) -> Owed:
+    since, _, why = text.partition("|")
+    return Owed(source, iso(int(since)), why)

@@ -1,0 +1,36 @@
+"""The Celery tasks: each hands over to the code that does the work."""
+
+from __future__ import annotations
+
+import logging
+
+from sync_worker import celery, drain
+from sync_worker.runtime import worker_runtime
+from sync_worker.store import StoreError
+
+log = logging.getLogger(__name__)
+
+
+@celery.app.task(name=celery.DRAIN)
+def drain_mailboxes(mailboxes: list[str]) -> None:
+    """Converge the mailboxes that this message names."""
+    try:
+        drain.drain(mailboxes, worker_runtime().converger, seconds=celery.DRAIN_SECONDS)
+    except StoreError as error:
+        log.warning("left %d mailboxes to beat: %s", len(mailboxes), error)
+
+
+@celery.app.task(name=celery.WAKE_DUE)
+def wake_due() -> None:
+    """Wake what is due and was not woken."""
+    runtime = worker_runtime()
+    try:
+        drain.wake_due(
+            runtime.redis,
+            runtime.inbox,
+            celery.publish,
+            queue_key=celery.KEY_PREFIX + celery.LIVE_QUEUE,
+            batch=celery.BATCH,
+        )
+    except StoreError as error:
+        log.warning("nothing woken: %s", error)

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sync_worker.domain import Attempt, Customer
+from sync_worker.fusebill import errors
+from sync_worker.fusebill.answers import KEPT_CHARACTERS, Answer, Call, classify, clean
+from sync_worker.fusebill.errors import (
+    CustomerNotFound,
+    FusebillError,
+    RateLimited,
+    Rejected,
+    RelayedNotFound,
+    Transient,
+    Unauthorized,
+)
+from sync_worker.fusebill.limits import RateLimits
+from sync_worker.fusebill.transport import ApiKey
+from tests.unit.fusebill.scripted_server import EMAIL, KEY, customer_json, envelope
+
+ID = 8714402
+READ = Call("GET", f"/v1/customers/{ID}", ID)
+WRITE = Call("POST", "/v1/Geotab/UnlatchCustomer", ID, b'{"fusebillId":8714402}')
+HTML = b"<!DOCTYPE html><html><body>HubSpot customer 8714402 not found</body></html>"
+CUSTOMER = json.dumps(customer_json()).encode()
+UNKNOWN = "Customer with id 8714402 not found."
+HUBSPOT_ABSENT = "The was an error getting the contact from HubSpot: resource not found"
+SALESFORCE_ABSENT = "Salesforce Account 1 does not exist."
+MALFORMED_KEY = "Authorization key is not in the correct format."
+
+Row = tuple[Answer, type[FusebillError], bool | None]
+
+
+def row(status: int, body: bytes, kind: type[FusebillError], *, lost: bool | None = None) -> Row:
+    return Answer(status, body), kind, lost
+
+
+TABLE: dict[str, Row] = {
+    "nothing, not sent": (Answer(fault="no connection", sent=False), Transient, False),
+    "nothing, sent": (Answer(fault="no answer within 60 s"), Transient, True),
+    "nothing at all": (Answer(), Transient, True),
+    "200 broken off": (Answer(200, fault="the connection broke"), Transient, True),
+    "404 broken off": (Answer(404, fault="the connection broke"), Transient, True),
+    "200 null": row(200, b"null", Transient, lost=True),
+    "200 empty": row(200, b"", Transient, lost=True),
+    "204": row(204, b"", Transient, lost=True),
+    "200 HTML": row(200, HTML, Transient, lost=True),
+    "200 list": row(200, b"[%s]" % CUSTOMER, Transient, lost=True),
+    "200 envelope": row(200, envelope(404, UNKNOWN), Transient, lost=True),
+    "200 cut short": row(200, CUSTOMER[:-1], Transient, lost=True),
+    "200 no UTF": row(200, b'{"id": "\xff"}', Transient, lost=True),
+    "200 too deep": row(200, b"[" * 200_000, Transient, lost=True),
+    "200 endless number": row(200, b"9" * 5000, Transient, lost=True),
+    "200 other customer": row(200, json.dumps(customer_json(id=9)).encode(), Transient, lost=True),
+    "200 slot unreadable": row(
+        200, json.dumps(customer_json(hubSpotId=[])).encode(), Transient, lost=True
+    ),
+    "301": row(301, HTML, Transient, lost=False),
+    "302": row(302, CUSTOMER, Transient, lost=False),
+    "304": row(304, b"", Transient, lost=False),
+    "307": row(307, b"", Transient, lost=False),
+    "308": row(308, b"", Transient, lost=False),
+    "400": row(400, envelope(400, "GeotabId is required."), Rejected),
+    "400 empty": row(400, b"", Rejected),
+    "400 HTML": row(400, HTML, Rejected),
+    "400 names a field": row(400, envelope(400, "hubSpotId does not exist."), Rejected),
+    "400 absent customer": row(400, envelope(400, UNKNOWN), Rejected),
+    "400 key": row(400, envelope(400, MALFORMED_KEY), Unauthorized),
+    "400 key, louder": row(400, envelope(400, MALFORMED_KEY.upper()), Unauthorized),
+    "400 key in Message": row(400, b'{"Message": "%s"}' % MALFORMED_KEY.encode(), Unauthorized),
+    "400 key, bare": row(400, MALFORMED_KEY.encode(), Unauthorized),
+    "400 HubSpot not found": row(400, envelope(400, HUBSPOT_ABSENT), RelayedNotFound),
+    "400 Salesforce not there": row(400, envelope(400, SALESFORCE_ABSENT), RelayedNotFound),
+    "400 HUBSPOT NOT FOUND": row(400, envelope(400, HUBSPOT_ABSENT.upper()), RelayedNotFound),
+    "400 HubSpot": row(400, envelope(400, "HubSpot: timeout"), Transient, lost=False),
+    "400 Salesforce": row(400, envelope(400, "x", "Salesforce is busy"), Transient, lost=False),
+    "400 HubSpot in Message": row(400, b'{"Message": "HubSpot?"}', Transient, lost=False),
+    "400 HubSpot, JSON string": row(400, b'"HubSpot fell over"', Transient, lost=False),
+    "401": row(401, envelope(401, "Unauthorized"), Unauthorized),
+    "401 empty": row(401, b"", Unauthorized),
+    "402": row(402, b"", Rejected),
+    "403": row(403, envelope(403, UNKNOWN), Transient, lost=False),
+    "403 HTML": row(403, HTML, Transient, lost=False),
+    "404 customer": row(404, envelope(404, UNKNOWN), CustomerNotFound),
+    "404 customer, among others": row(404, envelope(404, "Oh.", UNKNOWN), CustomerNotFound),
+    "404 other customer": row(
+        404, envelope(404, "Customer with id 87144021 not found."), Transient, lost=False
+    ),
+    "404 longer number": row(
+        404, envelope(404, "Customer with id 18714402 not found."), Transient, lost=False
+    ),
+    "404 not of a customer": row(
+        404, envelope(404, "HubSpot contact 8714402 not found."), Transient, lost=False
+    ),
+    "404 no text": row(404, envelope(404), Transient, lost=False),
+    "404 Message": row(404, b'{"Message": "%s"}' % UNKNOWN.encode(), Transient, lost=False),
+    "404 HTML": row(404, HTML, Transient, lost=False),
+    "404 empty": row(404, b"", Transient, lost=False),
+    "404 null": row(404, b"null", Transient, lost=False),
+    "404 odd Errors": row(404, b'{"Errors": {"Value": 3}}', Transient, lost=False),
+    "404 odd Values": row(404, b'{"Errors": [3, {"Value": 3}, null]}', Transient, lost=False),
+    "405": row(405, HTML, Rejected),
+    "408": row(408, b"", Transient, lost=True),
+    "409": row(409, envelope(409, "Salesforce Account is already latched."), Rejected),
+    "415": row(415, b"", Rejected),
+    "422": row(422, envelope(422, "no"), Rejected),
+    "429": row(429, envelope(429, "Minute limit reached."), RateLimited),
+    "429 HTML": row(429, HTML, RateLimited),
+    "499": row(499, b"", Rejected),
+    "500": row(500, envelope(500, HUBSPOT_ABSENT), Transient, lost=True),
+    "502": row(502, HTML, Transient, lost=True),
+    "503": row(503, b"", Transient, lost=True),
+    "504": row(504, HTML, Transient, lost=True),
+    "101": row(101, b"", Transient, lost=True),
+    "999": row(999, b"", Transient, lost=True),
+}
+
+
+@pytest.mark.parametrize(("answer", "kind", "lost"), TABLE.values(), ids=TABLE.keys())
+@pytest.mark.parametrize("call", [READ, WRITE], ids=["read", "write"])
+def test_every_answer_has_its_class(
+    call: Call, answer: Answer, kind: type[FusebillError], lost: bool | None
+) -> None:
+    error = classify(call, answer, at=1795183440000)
+    assert type(error) is kind
+    if isinstance(error, Transient):
+        assert error.answer_lost is (lost and call.writes)
+    if isinstance(error, CustomerNotFound):
+        assert error.customer_id == ID
+    assert error.attempt.at == 1795183440000
+    assert error.attempt.call == str(call)
+    assert error.attempt.status == answer.status
+    assert error.attempt.error
+    message = str(error)
+    assert message.startswith(f"{call} ")
+    assert str(answer.status or "no answer") in message
+    assert "\n" not in message
+    assert "<" not in message
+
+
+def test_every_class_of_error_is_in_the_table() -> None:
+    classes = {
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, FusebillError)
+    }
+    assert {kind for _, kind, _ in TABLE.values()} == classes - {FusebillError}
+
+
+@pytest.mark.parametrize("call", [READ, WRITE], ids=["read", "write"])
+@pytest.mark.parametrize("status", [200, 201])
+def test_the_customer_asked_for_is_the_answer(call: Call, status: int) -> None:
+    customer = classify(call, Answer(status, CUSTOMER), at=0)
+    assert isinstance(customer, Customer)
+    assert customer.id == ID
+
+
+def test_a_byte_order_mark_does_no_harm() -> None:
+    assert isinstance(classify(READ, Answer(200, b"\xef\xbb\xbf" + CUSTOMER), at=0), Customer)
+
+
+def test_a_429_says_until_when() -> None:
+    limits = RateLimits(minute_left=0, minute_reset=1795183440.0)
+    error = classify(READ, Answer(429, limits=limits), at=0)
+    assert isinstance(error, RateLimited)
+    assert error.reset_at == 1795183440.0
+    unnamed = classify(READ, Answer(429), at=0)
+    assert isinstance(unnamed, RateLimited)
+    assert unnamed.reset_at is None
+
+
+def test_a_sentence_names_the_call_the_status_the_cause_and_the_cure() -> None:
+    error = classify(WRITE, Answer(400, envelope(400, MALFORMED_KEY)), at=0)
+    assert str(error) == (
+        'POST /v1/Geotab/UnlatchCustomer {"fusebillId":8714402} was answered 400: the API key '
+        "is malformed (Authorization key is not in the correct format.); check FUSEBILL_API_KEY"
+    )
+    lost = classify(READ, Answer(fault="no whole answer within 60 s"), at=7)
+    assert str(lost) == "GET /v1/customers/8714402 got no answer: no whole answer within 60 s"
+    assert isinstance(lost, FusebillError)
+    assert lost.attempt == Attempt(
+        7, "GET /v1/customers/8714402", None, "no whole answer within 60 s"
+    )
+
+
+def test_an_attempt_keeps_the_words_of_fusebill() -> None:
+    error = classify(WRITE, Answer(409, envelope(409, "First.", "Second.")), at=0)
+    assert isinstance(error, FusebillError)
+    assert error.attempt.error == "First.; Second."
+
+
+def test_a_body_that_answers_nothing_is_not_quoted() -> None:
+    error = classify(WRITE, Answer(200, json.dumps(customer_json(id=9)).encode()), at=0)
+    assert isinstance(error, FusebillError)
+    for word in (EMAIL, "Maren", "Northgate"):
+        assert word not in f"{error} {error!r} {error.attempt}"
+    assert "customer 9" in str(error)
+
+
+def test_an_answer_does_not_show_its_body() -> None:
+    assert EMAIL not in repr(Answer(200, CUSTOMER))
+
+
+def test_a_key_that_fusebill_echoes_is_not_kept() -> None:
+    raw = "0:userpassword-of-the-tests-not-a-real-one"
+    text = f"Key '{KEY}' ({raw}, user 0, password {raw[2:]}) is not known"
+    error = classify(READ, Answer(401, envelope(401, text)), at=0, hide=ApiKey(KEY).hide)
+    assert isinstance(error, FusebillError)
+    shown = f"{error} {error!r} {error.args} {error.attempt}"
+    assert KEY not in shown
+    assert raw[2:] not in shown
+    assert "[key]" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Customer with id 123 not found.", "Customer with id 123 not found."),
+        (f"<{EMAIL}> is taken, and by {EMAIL}!", "<[e-mail]> is taken, and by [e-mail]"),
+        (f"primaryEmail:{EMAIL};b@y", "[e-mail];[e-mail]"),
+        ("a+b%40northgate.example", "[e-mail]"),
+        ("maren&#64;northgate.example", "[e-mail]"),
+        ("maren\uff20northgate.example", "[e-mail]"),
+        ("münchen@straße.example", "[e-mail]"),
+        ("two\r\nlines\tand\x00more\u2028", "two lines and more"),
+        ("\ud800", ""),
+        ("x" * 400, "x" * (KEPT_CHARACTERS - 1) + "…"),
+        ("x" * 300, "x" * 300),
+    ],
+)
+def test_a_text_is_kept_short_on_one_line_and_without_addresses(text: str, kept: str) -> None:
+    assert clean(text) == kept
+
+
+def test_an_address_is_masked_before_the_text_is_cut() -> None:
+    kept = clean("x" * 290 + " " + "m" * 50 + "@northgate.example")
+    assert kept.endswith(" [e-mail]")
+    assert "mmm" not in kept
+
+
+@pytest.mark.timeout(10)
+def test_a_very_long_text_is_cleaned_in_linear_time() -> None:
+    assert len(clean("a." * 500_000)) == KEPT_CHARACTERS
+    error = classify(READ, Answer(400, envelope(400, "a" * 1_000_000)), at=0)
+    assert isinstance(error, FusebillError)
+    assert len(error.attempt.error or "") == KEPT_CHARACTERS
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=40),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.text(max_size=5) | st.sampled_from(["Errors", "Message", "Value", "id"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.integers(min_value=-1, max_value=1200),
+    st.binary() | json_values.map(lambda value: json.dumps(value).encode()),
+    st.sampled_from([READ, WRITE]),
+)
+def test_whatever_the_answer_it_is_a_customer_or_an_error(
+    status: int, body: bytes, call: Call
+) -> None:
+    result: Any = classify(call, Answer(status, body), at=0)
+    if isinstance(result, Customer):
+        assert 200 <= status <= 299
+        assert result.id == ID
+    else:
+        assert isinstance(result, FusebillError)
+        assert "@" not in str(result)
+        assert len(result.attempt.error or "") <= KEPT_CHARACTERS
+        str(result).encode()

@@ -1,0 +1,172 @@
+"""The web application: routes, size limits, error answers, health (B2.1, B2.4).
+
+The routes are served with and without a trailing slash and are never redirected, because senders
+follow no redirect and a signature covers the address as it was called.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from urllib.parse import urlsplit
+
+import redis
+from flask import Blueprint, Flask, Request, Response, request
+from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
+
+from sync_worker import store
+from sync_worker.domain import Source
+from sync_worker.inbox import Inbox
+from sync_worker.settings import Settings
+from webhooks.answers import Answer, Problem, refused
+from webhooks.metrics import exposition
+from webhooks.receive import Receiver
+from webhooks.sources import Delivery, SourceReader
+from webhooks.sources.geotab import GeotabReader
+from webhooks.sources.hubspot import HubSpotReader
+from webhooks.sources.salesforce import SalesforceReader
+
+log = logging.getLogger(__name__)
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+"""All of them reach our own code, so that a wrong one is answered in our words."""
+
+TOKEN_ROUTES = (Source.SALESFORCE, Source.GEOTAB)
+"""The sources whose senders may carry their token in the path."""
+
+
+def create_app(
+    settings: Settings, *, client: redis.Redis, wake: Callable[[Iterable[str]], None]
+) -> Flask:
+    """Build the application for one set of settings and one store.
+
+    `wake` is called with the mailboxes that became due; it must not block.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.url_map.merge_slashes = False
+    inbox = Inbox.of(client, settings)
+    receiver = Receiver(_readers(settings), inbox, wake)
+    prefix = urlsplit(settings.public_url or "").path.rstrip("/")
+    app.register_blueprint(_hooks(receiver), name="hooks")
+    if prefix:
+        app.register_blueprint(_hooks(receiver), name="public_hooks", url_prefix=prefix)
+    app.register_blueprint(_health(client, inbox))
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected)
+    return app
+
+
+def _readers(settings: Settings) -> dict[Source, SourceReader]:
+    kinds: dict[Source, Callable[[Settings], SourceReader]] = {
+        Source.HUBSPOT: HubSpotReader,
+        Source.SALESFORCE: SalesforceReader,
+        Source.GEOTAB: GeotabReader,
+    }
+    return {source: kind(settings) for source, kind in kinds.items() if settings.serves(source)}
+
+
+def _hooks(receiver: Receiver) -> Blueprint:
+    hooks = Blueprint("hooks", __name__)
+
+    def serve(source: Source, token: str | None = None) -> Response:
+        return _response(_deliver(receiver, source, token))
+
+    for source in Source:
+        path = f"/webhooks/{source}"
+        rules = [path, f"{path}/"]
+        if source in TOKEN_ROUTES:
+            rules += [f"{path}/<token>", f"{path}/<token>/"]
+        for rule in rules:
+            hooks.add_url_rule(
+                rule,
+                endpoint=source,
+                view_func=serve,
+                defaults={"source": source},
+                methods=METHODS,
+                strict_slashes=True,
+                provide_automatic_options=False,
+            )
+    return hooks
+
+
+def _deliver(receiver: Receiver, source: Source, token: str | None) -> Answer:
+    request_id = secrets.token_hex(8)
+    if source not in receiver.readers:
+        return refused(Problem.NOT_FOUND, request_id=request_id)
+    if request.method != "POST":
+        return refused(Problem.METHOD, request_id=request_id)
+    try:
+        body = request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        return receiver.refuse(source, Problem.TOO_LARGE, "body", request_id=request_id)
+    return receiver.receive(source, _delivery(request, body, token, request_id))
+
+
+def _delivery(sent: Request, body: bytes, token: str | None, request_id: str) -> Delivery:
+    return Delivery(
+        method=sent.method,
+        target=_raw_target(sent),
+        headers={name.lower(): value for name, value in sent.headers.items()},
+        body=body,
+        media_type=sent.mimetype,
+        path_token=token,
+        now=time.time(),
+        request_id=request_id,
+    )
+
+
+def _raw_target(sent: Request) -> str:
+    """The request target as it stood in the request line, undecoded (B2.5)."""
+    raw = sent.environ.get("RAW_URI") or sent.environ.get("REQUEST_URI")
+    if raw is None:
+        query = sent.query_string.decode("latin-1")
+        return sent.path + (f"?{query}" if query else "")
+    return str(raw)
+
+
+def _health(client: redis.Redis, inbox: Inbox) -> Blueprint:
+    health = Blueprint("health", __name__)
+
+    @health.get("/healthz")
+    def healthz() -> Response:
+        return Response("ok\n", mimetype="text/plain")
+
+    @health.get("/readyz")
+    def readyz() -> Response:
+        try:
+            inbox.check_writable()
+        except store.StoreError as error:
+            return Response(f"{error}\n", status=503, mimetype="text/plain")
+        return Response("ready\n", mimetype="text/plain")
+
+    @health.get("/metrics")
+    def metrics() -> Response:
+        try:
+            body, content_type = exposition(client)
+        except store.StoreError as error:
+            return Response(f"{error}\n", status=503, mimetype="text/plain")
+        return Response(body, content_type=content_type)
+
+    return health
+
+
+def _response(answer: Answer) -> Response:
+    response = Response(answer.body, status=answer.status, content_type=answer.content_type)
+    response.headers.update(answer.headers)
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    problem = Problem.METHOD if error.code == Problem.METHOD.status else Problem.NOT_FOUND
+    if isinstance(error, ClientDisconnected):
+        problem = Problem.UNDECODABLE  # nobody is left to read it
+    return _response(refused(problem, request_id=secrets.token_hex(8)))
+
+
+def _unexpected(error: Exception) -> Response:
+    """Whatever is wrong here, the sender still has the event: it shall send it again."""
+    log.error("a delivery failed unexpectedly", exc_info=error)
+    return _response(refused(Problem.UNAVAILABLE, request_id=secrets.token_hex(8)))

@@ -1,0 +1,78 @@
+"""Metrics for Prometheus, read from the store.
+
+They are the same whichever process is asked, so one receiver is scraped, not each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import redis
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from sync_worker.status import read_counters, read_status
+
+COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "accepted": ("Changes stored", ()),
+    "duplicates": ("Changes dropped because they were stored before", ()),
+    "ignored": ("Events the product has no use for", ("source", "why")),
+    "foreign": ("Events of a tenant that is not ours", ("source",)),
+    "undecodable": ("Bodies and events that could not be read", ("source",)),
+    "refused": ("Deliveries refused", ("source", "why")),
+    "settled": ("Changes settled", ("outcome",)),
+    "dead_letters_written": ("Dead letters written", ("reason",)),
+    "dead_letters_closed": ("Dead letters closed", ("state",)),
+}
+"""What is counted in the store, and by which labels."""
+
+
+class _Store(Collector):
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._counters()
+        yield from self._gauges()
+
+    def _counters(self) -> Iterator[Metric]:
+        counters = read_counters(self._client)
+        for name, (text, labels) in COUNTERS.items():
+            family = CounterMetricFamily(f"sync_worker_{name}", text, labels=labels)
+            for key, value in counters.items():
+                counted, *values = key.split("|", len(labels))
+                if counted == name and len(values) == len(labels):
+                    family.add_metric(values, value)
+            yield family
+
+    def _gauges(self) -> Iterator[Metric]:
+        status = read_status(self._client)
+        yield GaugeMetricFamily(
+            "sync_worker_backlog", "Mailboxes that owe work", value=status.backlog
+        )
+        yield GaugeMetricFamily(
+            "sync_worker_oldest_due_seconds",
+            "How long the oldest of them has been due",
+            value=status.oldest_due_seconds,
+        )
+        letters = GaugeMetricFamily(
+            "sync_worker_dead_letters", "Dead letters that wait for a person", labels=["reason"]
+        )
+        for reason, n in status.dead_letters.items():
+            letters.add_metric([reason], n)
+        yield letters
+        owed = GaugeMetricFamily(
+            "sync_worker_reconcile_owed", "Sources that need a reconcile", labels=["source"]
+        )
+        for item in status.reconcile_owed:
+            owed.add_metric([item.source], 1)
+        yield owed
+
+
+def exposition(client: redis.Redis) -> tuple[bytes, str]:
+    """The metrics as text, and its content type. Raises StoreError."""
+    registry = CollectorRegistry()
+    registry.register(_Store(client))
+    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4

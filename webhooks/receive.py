@@ -1,0 +1,155 @@
+"""The one path every delivery takes: authenticate, decode, accept, answer (B2.4).
+
+Nothing is looked up and no remote system is called before the answer (B2.2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from sync_worker.domain import Source
+from sync_worker.inbox import Inbox, Undecoded
+from sync_worker.store import StoreError
+from webhooks.answers import SOAP_TYPE, Answer, Problem, refused, taken
+from webhooks.sources import (
+    Decoded,
+    Delivery,
+    Proof,
+    SourceReader,
+    Unauthenticated,
+    Undecodable,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Takes deliveries of the sources that have a secret; the others are not there (B2.4)."""
+
+    readers: Mapping[Source, SourceReader]
+    inbox: Inbox
+    wake: Callable[[Iterable[str]], None]
+
+    def receive(self, source: Source, delivery: Delivery) -> Answer:
+        """Take one delivery, already checked for route, method and size."""
+        soap = delivery.media_type == SOAP_TYPE and source is Source.SALESFORCE
+        reader = self.readers[source]
+        try:
+            if delivery.media_type not in reader.media_types:
+                return self._refuse(source, delivery, Problem.MEDIA_TYPE, delivery.media_type[:80])
+            proof = reader.authenticate(delivery)
+            return self._take(source, delivery, proof, soap=soap)
+        except Unauthenticated as error:
+            return self._refuse(source, delivery, Problem.UNAUTHENTICATED, error.reason, soap=soap)
+        except StoreError as error:
+            return self._refuse(source, delivery, Problem.UNAVAILABLE, str(error), soap=soap)
+
+    def _take(self, source: Source, delivery: Delivery, proof: Proof, *, soap: bool) -> Answer:
+        try:
+            decoded = self.readers[source].decode(delivery, proof)
+        except Undecodable as error:
+            return self._keep_unread(source, delivery, proof, str(error), soap=soap)
+        ignored, unread = decoded.ignored.total(), decoded.undecodable
+        if decoded.foreign:
+            log.warning(
+                "%d events of %s are of a foreign tenant [%s]",
+                decoded.foreign,
+                source,
+                delivery.request_id,
+            )
+        if decoded.foreign and not (decoded.changes or ignored or unread or decoded.reconcile):
+            return self._refuse(source, delivery, Problem.FOREIGN_TENANT, "all events", soap=soap)
+        accepted = self.inbox.accept(
+            [
+                msgspec.structs.replace(change, request_id=delivery.request_id)
+                for change in decoded.changes
+            ],
+            undecoded=[_undecoded(source, event.raw, event.why) for event in unread],
+            reconcile={source: ", ".join(decoded.reconcile)} if decoded.reconcile else None,
+            counts=_counts(source, decoded),
+        )
+        self.wake(accepted.wake)
+        rejected = decoded.foreign + len(unread)
+        log.info(
+            "%s delivery: %d accepted, %d duplicates, %d ignored, %d rejected [%s]",
+            source,
+            accepted.accepted,
+            accepted.duplicates,
+            ignored,
+            rejected,
+            delivery.request_id,
+        )
+        return taken(
+            accepted=accepted.accepted,
+            duplicates=accepted.duplicates,
+            ignored=ignored,
+            rejected=rejected,
+            request_id=delivery.request_id,
+            soap=soap,
+        )
+
+    def _keep_unread(
+        self, source: Source, delivery: Delivery, proof: Proof, why: str, *, soap: bool
+    ) -> Answer:
+        """Keep an authentic body that cannot be read; it may be cut short unless signed."""
+        self.inbox.accept(
+            [],
+            undecoded=[_undecoded(source, delivery.body, why)],
+            counts={f"undecodable|{source}": 1},
+        )
+        log.error("%s sent what cannot be read: %s [%s]", source, why, delivery.request_id)
+        if proof is not Proof.SIGNATURE:
+            return refused(Problem.UNDECODABLE, request_id=delivery.request_id, soap=soap)
+        return taken(
+            accepted=0,
+            duplicates=0,
+            ignored=0,
+            rejected=1,
+            request_id=delivery.request_id,
+            soap=soap,
+        )
+
+    def refuse(self, source: Source, problem: Problem, why: str, *, request_id: str) -> Answer:
+        """Refuse before there is a delivery to read, and count it."""
+        self._count_refusal(source, problem, why)
+        log.warning("%s delivery refused: %s (%s) [%s]", source, problem.name, why, request_id)
+        return refused(problem, request_id=request_id)
+
+    def _refuse(
+        self, source: Source, delivery: Delivery, problem: Problem, why: str, *, soap: bool = False
+    ) -> Answer:
+        self._count_refusal(source, problem, why)
+        log.warning(
+            "%s delivery refused: %s (%s) [%s]", source, problem.name, why, delivery.request_id
+        )
+        return refused(problem, request_id=delivery.request_id, soap=soap)
+
+    def _count_refusal(self, source: Source, problem: Problem, why: str) -> None:
+        if problem is Problem.UNAVAILABLE:
+            return  # there is nothing to count in
+        label = why if problem is Problem.UNAUTHENTICATED else problem.name.lower()
+        try:
+            self.inbox.count(f"refused|{source}|{label}")
+        except StoreError:
+            log.debug("a refusal could not be counted")
+
+
+def _undecoded(source: Source, raw: bytes, why: str) -> Undecoded:
+    digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
+    return Undecoded(source, digest, raw, why)
+
+
+def _counts(source: Source, decoded: Decoded) -> Counter[str]:
+    counts = Counter({f"ignored|{source}|{why}": n for why, n in decoded.ignored.items()})
+    if decoded.foreign:
+        counts[f"foreign|{source}"] = decoded.foreign
+    if decoded.undecodable:
+        counts[f"undecodable|{source}"] = len(decoded.undecodable)
+    return counts

@@ -1,0 +1,274 @@
+"""What the readers of all sources share: splitting a body, and turning hostile values into
+safe ones.
+
+Everything here assumes that a body was written by an enemy who knows the secret: a wrong
+type, a number of 5,000 digits, half a surrogate pair or a nest 100,000 deep spoils the event
+it stands in, never the process, and as far as the bytes can be told apart never its neighbours
+(B2.10). Texts that leave here can be encoded as UTF-8: msgspec and expat refuse lone
+surrogates, and form fields are decoded strictly.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+import msgspec
+
+from sync_worker.domain import Aspect, Change, Kind, Record
+from webhooks.sources import Decoded, Undecodable, UndecodableEvent
+
+_T = TypeVar("_T")
+
+MAX_EPOCH_MS = 2**53
+"""A later time is no time: past it, JSON numbers stop being exact in most senders."""
+
+_SECONDS_BELOW = 10**11
+"""Epoch numbers below this are seconds (until the year 5138), above it milliseconds."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_MAX_ID_DIGITS = 20
+_BEYOND_IDS = 10**_MAX_ID_DIGITS
+_MAX_TIME_DIGITS = 16
+_MAX_TIME_CHARS = 40
+_DECIMAL = re.compile(r"([0-9]{1,20})\.([0-9]{1,20})(?:[eE]\+?([0-9]{1,2}))?")
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_table = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_string = msgspec.json.Decoder(str)
+_encode = msgspec.json.Encoder().encode
+
+
+class Unreadable(ValueError):
+    """One event cannot be read; the message says why and quotes none of it."""
+
+
+class Statement(msgspec.Struct, frozen=True, gc=False):
+    """What the changes that one event makes to one record have in common."""
+
+    record: Record
+    marks: tuple[object, ...] | None
+    """What makes the event itself and no other (B2.11); None: never a duplicate."""
+    occurred_at: int | None
+    event_id: str | None
+    request_id: str
+    raw: str
+
+    def change(self, kind: Kind, aspect: Aspect, **more: Any) -> Change:
+        """One change; `more` are the fields of `Change` that this kind carries."""
+        identity = None
+        if self.marks is not None:
+            record = self.record
+            identity = digest(record.source, record.tenant, record.id, kind, aspect, *self.marks)
+        return Change(
+            record=self.record,
+            kind=kind,
+            aspect=aspect,
+            occurred_at=self.occurred_at,
+            identity=identity,
+            event_id=self.event_id,
+            request_id=self.request_id,
+            raw=self.raw,
+            **more,
+        )
+
+
+def digest(*fields: object) -> str:
+    """A digest of fields in an encoding that no two different lists of fields share."""
+    return blake2b(_encode(fields), digest_size=16).hexdigest()
+
+
+def split(body: bytes) -> list[msgspec.Raw]:
+    """The events of a JSON body: the members of an array, or the one object it is.
+
+    Raises Undecodable.
+    """
+    start = body.lstrip(b" \t\r\n")[:1]
+    if start == b"{":
+        return [msgspec.Raw(body.strip(b" \t\r\n"))]
+    if start != b"[":
+        raise Undecodable("the body is neither a JSON array nor a JSON object")
+    try:
+        return _raws.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _split_patiently(body)
+
+
+def _split_patiently(body: bytes) -> list[msgspec.Raw]:
+    """Find the members of an array in which one is faulty, such as half a surrogate pair.
+
+    The standard library's scanner tolerates what msgspec refuses, so it is used to find
+    where members end; each is then judged by itself.
+    """
+    text = body.decode("utf-8", "surrogateescape")
+    scan = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, strict=False)
+    found: list[msgspec.Raw] = []
+    at = _skip_blanks(text, _skip_blanks(text, 0) + 1)
+    try:
+        while text[at : at + 1] != "]" or found:
+            _, end = scan.raw_decode(text, at)
+            found.append(msgspec.Raw(text[at:end].encode("utf-8", "surrogateescape")))
+            at = _skip_blanks(text, end)
+            if text[at : at + 1] != ",":
+                break
+            at = _skip_blanks(text, at + 1)
+    except (ValueError, RecursionError):
+        raise Undecodable("the body is not JSON") from None
+    if text[at : at + 1] != "]" or text[at + 1 :].strip(" \t\r\n"):
+        raise Undecodable("the body is not JSON")
+    return found
+
+
+def _skip_blanks(text: str, at: int) -> int:
+    while text[at : at + 1] in (" ", "\t", "\r", "\n"):
+        at += 1
+    return at
+
+
+def gather(
+    events: list[msgspec.Raw],
+    read: Callable[[msgspec.Raw, Decoded], None],
+    scrub: Callable[[bytes], bytes] = bytes,
+) -> Decoded:
+    """Read events one by one, setting aside those that cannot be read (B2.10).
+
+    `read` touches the `Decoded` it is given only once it can no longer fail. `scrub` takes
+    secrets out of what is kept of an unreadable event.
+    """
+    decoded = Decoded()
+    for raw in events:
+        try:
+            read(raw, decoded)
+        except Unreadable as fault:
+            decoded.undecodable.append(UndecodableEvent(scrub(bytes(raw)), str(fault)))
+    return decoded
+
+
+def typed(decoder: msgspec.json.Decoder[_T], raw: msgspec.Raw) -> _T:
+    """Decode a piece of JSON. Raises Unreadable."""
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Unreadable("a field has a type or a value that this event never carries") from None
+
+
+def table(raw: msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """The members of a JSON object, themselves still undecoded. Raises Unreadable."""
+    return typed(_table, raw)
+
+
+def text_of(raw: msgspec.Raw) -> str:
+    """A piece of JSON as text. Raises Unreadable if it is not UTF-8."""
+    try:
+        return str(raw, "utf-8")
+    except UnicodeDecodeError:
+        raise Unreadable("the event is not UTF-8") from None
+
+
+def scalar(raw: msgspec.Raw | None, name: str) -> str | None:
+    """The text of a JSON string or number as it stands there; None for null or nothing.
+
+    Raises Unreadable for anything else. Numbers are not converted, so none can overflow or
+    lose digits.
+    """
+    if raw is None:
+        return None
+    text = text_of(raw)
+    first = text[:1]
+    if first.isdigit() or first == "-":
+        return text
+    if first == '"':
+        return typed(_string, raw)
+    if text == "null":
+        return None
+    raise Unreadable(f"{name} is neither text nor a number")
+
+
+def lenient_scalar(raw: msgspec.Raw | None) -> str | None:
+    """As `scalar`, with None for what is neither text nor a number: for mere context."""
+    try:
+        return scalar(raw, "")
+    except Unreadable:
+        return None
+
+
+def digits(value: object, name: str) -> str:
+    """A positive whole number, sent as a number or as text, in its one spelling.
+
+    Raises Unreadable. Never a float: ids above 2^53 would lose digits.
+    """
+    if type(value) is int and 0 < value < _BEYOND_IDS:
+        return str(value)
+    if isinstance(value, str) and len(value) <= _MAX_ID_DIGITS and value.isascii():
+        number = value.lstrip("0")
+        if number.isdigit():
+            return number
+    raise Unreadable(f"{name} is missing or not a positive whole number")
+
+
+def whole(text: str) -> str:
+    """A number that was sent with decimals, `12345.0` or `1.2345E4`, without them (B3.2).
+
+    Salesforce sends number fields as doubles. What is not a whole number stays as it is.
+    """
+    found = _DECIMAL.fullmatch(text)
+    if not found:
+        return text
+    integer, fraction, exponent = found.groups()
+    shift = int(exponent or 0)
+    if fraction[shift:].strip("0"):
+        return text
+    return (integer + fraction[:shift].ljust(shift, "0")).lstrip("0") or "0"
+
+
+def epoch_ms(text: str | None) -> int | None:
+    """Milliseconds since the epoch; None for what cannot be one (B3.8)."""
+    if text is None or not _is_number(text):
+        return None
+    value = int(text)
+    return value if value <= MAX_EPOCH_MS else None
+
+
+def epoch_or_iso_ms(text: str | None) -> int | None:
+    """A time as ISO 8601 or as epoch milliseconds; None if it is neither."""
+    if text is None:
+        return None
+    return epoch_ms(text) if text.isdigit() else _iso_ms(text)
+
+
+def any_time_ms(text: str | None) -> int | None:
+    """A time as ISO 8601, epoch seconds (decimals allowed) or epoch milliseconds."""
+    if text is None:
+        return None
+    seconds, _, fraction = text.partition(".")
+    if not _is_number(seconds):
+        return _iso_ms(text)
+    if fraction.strip("0123456789"):
+        return None
+    value = int(seconds)
+    if value < _SECONDS_BELOW:
+        value = value * 1000 + int(fraction[:3].ljust(3, "0"))
+    return value if value <= MAX_EPOCH_MS else None
+
+
+def _is_number(text: str) -> bool:
+    """ASCII digits only, and never so many that turning them into a number costs anything."""
+    return len(text) <= _MAX_TIME_DIGITS and text.isascii() and text.isdigit()
+
+
+def _iso_ms(text: str) -> int | None:
+    """ISO 8601 with an offset; a time that does not say its zone is no time."""
+    if len(text) > _MAX_TIME_CHARS or not text.isascii():
+        return None
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        if moment.tzinfo is None:
+            return None
+        value = (moment - _EPOCH) // _MILLISECOND
+    except (ValueError, OverflowError):
+        return None
+    return value if 0 <= value <= MAX_EPOCH_MS else None
