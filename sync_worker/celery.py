@@ -8,6 +8,7 @@ redelivery would only repeat what the due set knows better.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -94,6 +95,9 @@ def _configure_logs(**_: object) -> None:
     """Celery's processes log as all others do."""
     current = settings.load()
     logs.configure(current.log_level, secrets=logs.secrets_of(current))
+    # A wake-up is no news: what became of the changes is logged where it is decided.
+    for noisy in ("celery.app.trace", "celery.worker.strategy", "celery.beat"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     _start_sentry()
 
 

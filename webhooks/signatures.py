@@ -26,8 +26,8 @@ SKEW_SECONDS = 5 * 60
 Fault = Literal["wrong", "stale", "timestamp"]
 """Why a signature is refused, in the words of `Unauthenticated`."""
 
-_MAX_HEADER_CHARS = 4096
-"""A longer `X-Signature` is no signature: room for dozens of `v1` parts."""
+_MAX_PARTS = 16
+"""What stands behind so many commas in an `X-Signature` is not looked at."""
 
 _SECONDS = re.compile(r"[0-9]{1,12}")
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
@@ -148,9 +148,7 @@ def verify_x(given: str, secrets: Sequence[bytes], body: bytes, now: float) -> F
     Several `v1` parts may stand side by side while the sender rotates its secret; a header
     that names two times names none.
     """
-    if len(given) > _MAX_HEADER_CHARS:
-        return "wrong"
-    parts = [part.strip().partition("=") for part in given.split(",")]
+    parts = [part.strip().partition("=") for part in given.split(",", _MAX_PARTS)]
     signatures = [value for name, _, value in parts if name == "v1"]
     times = [value for name, _, value in parts if name == "t"]
     if not signatures:

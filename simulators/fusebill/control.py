@@ -187,12 +187,7 @@ class FusebillControl:
         self._send("POST", "reset")
 
     def _poll(self, matching: Matching, *, wait_for: int, timeout: float) -> list[Call]:
-        # `requests` would write True; the other side reads what JSON would say.
-        named = {
-            name: str(value).lower() if isinstance(value, bool) else value
-            for name, value in matching.items()
-        }
-        params = {**named, "wait_for": wait_for, "timeout": timeout}
+        params = {**matching, "wait_for": wait_for, "timeout": timeout}
         answer = self._send("GET", "calls", params=params, wait=timeout)
         return msgspec.json.decode(answer, type=_Calls).calls
 

@@ -32,7 +32,7 @@ class RateLimiter:
         """Count one call, or name the window that has no room for it."""
         gauges = self._gauges(options)
         for window, gauge in gauges.items():
-            if gauge.limit is not None and gauge.remaining <= 0:
+            if gauge.remaining <= 0:
                 return window
         now = self._now_ns() / 1e9
         for window, gauge in gauges.items():

@@ -183,9 +183,10 @@ def _decimal(field: Field, value: str, _: Options) -> Matches:
 
 
 def _date(field: Field, value: str, _: Options) -> Matches:
-    # ISO 8601 sorts as text, and a stored time that goes on past the bound sorts above it.
+    # ISO 8601 sorts as text. A stored time has a fraction and the bound has none, so the time
+    # that equals the bound sorts above it: as lower end it is within, as upper end excluded.
     if "|" in value:
-        return _range(field, value, _moment, upper_excluded=True)
+        return _range(field, value, _moment)
     day = _moment(value)
     return lambda customer: (field.of(customer) or "").startswith(day)
 
@@ -205,9 +206,7 @@ def _salesforce(field: Field, value: str, options: Options) -> Matches:
     return lambda customer: by_15(customer) or by_18(customer)
 
 
-def _range(
-    field: Field, value: str, read: Callable[[str], Any], *, upper_excluded: bool = False
-) -> Matches:
+def _range(field: Field, value: str, read: Callable[[str], Any]) -> Matches:
     low_text, _, high_text = value.partition("|")
     low = read(low_text) if low_text.strip() else None
     high = read(high_text) if high_text.strip() else None
@@ -216,9 +215,7 @@ def _range(
         held = field.of(customer)
         if held is None or (low is not None and held < low):
             return False
-        if high is None:
-            return True
-        return bool(held < high if upper_excluded else held <= high)
+        return high is None or held <= high
 
     return within
 

@@ -189,7 +189,6 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self.server.api.handle(request)
         if answer is None:
             self.close_connection = True
-            _cut(self.connection)
         else:
             self._send(answer)
 

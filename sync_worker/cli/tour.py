@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,6 @@ import click
 import requests
 
 from sync_worker import events, store
-from sync_worker.cli.common import console, table
 from sync_worker.settings import Settings
 from webhooks import samples
 
@@ -124,8 +124,9 @@ class Tour:
 
     def run(self) -> None:
         """Walk through all steps, then send each delivery once more. Raises Stopped."""
-        sent = [self._walk(number, step) for number, step in enumerate(STEPS, start=1)]
-        self._send_again(sent)
+        with self._http, contextlib.closing(self._redis):
+            sent = [self._walk(number, step) for number, step in enumerate(STEPS, start=1)]
+            self._send_again(sent)
 
     def _walk(self, number: int, step: Step) -> samples.SampleRequest:
         seen = self._last_call()
@@ -141,14 +142,14 @@ class Tour:
         event = self._settled()
         calls = self._calls(seen)
         customer = self._customer(step.customer)
-        fields = ", ".join(f"{name} {customer.get(name)!r}" for name in step.shows)
+        fields = ", ".join(f"{name} {json.dumps(customer.get(name))}" for name in step.shows)
         rows = [
             ("delivery", f"POST {_masked(made.path)} → {answer}"),
             *(("Fusebill", f"{_request(call)} → {call['status']}") for call in calls),
             ("outcome", f"{event.outcome}: {event.detail}"),
             ("customer", f"{step.customer}: {fields}"),
         ]
-        console().print(table(("", ""), [("  " + name, text) for name, text in rows]))
+        _print(rows)
         writes = [_request(call) for call in calls if call["method"] != "GET"]
         _expect(step, event.outcome == step.outcome, f"it ended {event.outcome}")
         _expect(step, len(writes) == 1, f"{len(writes)} writes were made")
@@ -165,10 +166,10 @@ class Tour:
         duplicates = self._counted("duplicates") - before
         writes = [call for call in self._calls(seen) if call["method"] != "GET"]
         rows = [
-            ("  deliveries", f"{len(answers)} answered 2xx, {duplicates} changes known already"),
-            ("  Fusebill", f"{len(writes)} writes"),
+            ("deliveries", f"{len(answers)} answered 2xx, {duplicates} changes known already"),
+            ("Fusebill", f"{len(writes)} writes"),
         ]
-        console().print(table(("", ""), rows))
+        _print(rows)
         if duplicates != len(sent) or writes:
             raise Stopped("sending every delivery again should have made no write")
 
@@ -217,6 +218,11 @@ class Tour:
         answer.raise_for_status()
         answered: dict[str, Any] = answer.json()
         return answered
+
+
+def _print(rows: Sequence[tuple[str, str]]) -> None:
+    for name, text in rows:
+        click.echo(f"   {name:<12}{text}")
 
 
 def _await(look: Callable[[], events.Event | None], otherwise: str) -> events.Event:

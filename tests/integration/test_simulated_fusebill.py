@@ -672,6 +672,16 @@ class TestOutage:
             assert [answer.status_code for answer in answers] == [500, 200]
             assert answers[1].json()["geotabId"] == "1"
 
+    def test_stop_cuts_kept_connections(self):
+        with SimulatedFusebill() as fusebill:
+            address = fusebill.url.removeprefix("http://")
+            kept = http.client.HTTPConnection(address, timeout=30)
+            kept.request("GET", READ, headers=fusebill.headers)
+            kept.getresponse().read()
+            fusebill.stop()
+            assert kept.sock.recv(1) == b""
+            kept.close()
+
     @pytest.mark.parametrize(
         ("fault", "after"),
         [
@@ -697,6 +707,7 @@ class TestOutage:
             caller.close()
             fusebill.start()
             assert fusebill.control.customer(ONE).geotab_id == after
+            assert fusebill.control.fault(fault_id).holding == 0
 
 
 def test_latches_from_many_threads_keep_one_holder(fusebill, background):

@@ -70,6 +70,13 @@ def test_the_headers_count_down_and_name_the_next_reset(clock):
     assert limiter.headers(iso)["X-Rate-Limit-Reset-Minute"] == "2026-11-18T11:08:00Z"
 
 
+def test_a_reset_within_a_second_is_named_by_its_end(clock):
+    limiter, options = RateLimiter(clock), Options(minute_limit=1, limit_window="sliding")
+    clock.seconds += 0.25
+    limiter.take(options)
+    assert limiter.headers(options)["X-Rate-Limit-Reset-Minute"] == str(MINUTE_START + 61)
+
+
 def test_without_a_limit_nothing_is_refused_and_the_headers_never_run_low(clock):
     limiter, options = RateLimiter(clock), Options(minute_limit=None, day_limit=None)
     assert {limiter.take(options) for _ in range(2_000)} == {None}

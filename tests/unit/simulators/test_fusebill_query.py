@@ -162,6 +162,11 @@ def test_a_sort_needs_both_parameters(expression, order, ids):
     assert [customer.id for customer in sort(CUSTOMERS, expression, order)] == ids
 
 
+def test_text_sorts_without_case():
+    customers = [Customer(id=n, reference=text) for n, text in enumerate(["b", "C", "A"])]
+    assert [each.reference for each in sort(customers, "reference", "Ascending")] == ["A", "b", "C"]
+
+
 PLAIN_TEXT = st.text(st.characters(exclude_characters=";*", codec="ascii"), min_size=1, max_size=12)
 
 

