@@ -8,6 +8,7 @@ and plain tokens are accepted. The reseller customer id is an opaque text with l
 
 from __future__ import annotations
 
+import json
 import re
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -18,6 +19,7 @@ from sync_worker.settings import Settings
 from webhooks import signatures
 from webhooks.sources import Decoded, Delivery, Proof, Unauthenticated, Undecodable
 from webhooks.sources.reading import (
+    Batch,
     Statement,
     Unreadable,
     any_time_ms,
@@ -197,25 +199,38 @@ def _text(event: dict[str, msgspec.Raw], name: str) -> str | None:
     return scalar(raw, name) or None
 
 
-def _json_events(body: bytes) -> list[msgspec.Raw]:
-    events = split(body)
-    if body.lstrip()[:1] == b"[":
-        return events
+def _json_events(body: bytes) -> Batch:
+    batch = split(body)
+    if not batch.alone:
+        return batch
     try:
-        wrapper = table(events[0])
+        event = table(batch.events[0])
     except Unreadable:
-        return events
-    return split(bytes(wrapper["events"])) if "events" in wrapper else events
+        return _wrapped_patiently(body) or batch
+    return split(bytes(event["events"])) if "events" in event else batch
 
 
-def _form_event(body: bytes) -> list[msgspec.Raw]:
+def _wrapped_patiently(body: bytes) -> Batch | None:
+    """The events of an `{"events": [...]}` in which one is faulty; None if it is none.
+
+    As in `split`, the standard library reads what msgspec refuses, and each event is then
+    judged by itself.
+    """
+    try:
+        events = json.loads(body.decode("utf-8", "surrogateescape"))["events"]
+        return split(json.dumps(events).encode())
+    except (ValueError, KeyError, RecursionError):
+        return None
+
+
+def _form_event(body: bytes) -> Batch:
     """A form's one event as JSON, without the token. Raises Undecodable."""
     pairs = _form(body)
     event = dict(pairs)
     if len(event) != len(pairs):
         raise Undecodable("the form names a field twice")
     event.pop(_TOKEN, None)
-    return [msgspec.Raw(msgspec.json.encode(event))]
+    return Batch([msgspec.Raw(msgspec.json.encode(event))], alone=True)
 
 
 def _form(body: bytes) -> list[tuple[str, str]]:

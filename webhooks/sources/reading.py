@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -37,10 +37,15 @@ _BEYOND_IDS = 10**_MAX_ID_DIGITS
 _MAX_TIME_DIGITS = 16
 _MAX_TIME_CHARS = 40
 _DECIMAL = re.compile(r"([0-9]{1,20})\.([0-9]{1,20})(?:[eE]\+?([0-9]{1,2}))?")
+_BLANKS = " \t\r\n"
+"""What JSON allows between values; Python's own idea of blanks is wider."""
+
+_raw = msgspec.json.Decoder(msgspec.Raw)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _table = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
+_scan = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str).raw_decode
 
 
 class Unreadable(ValueError):
@@ -82,68 +87,87 @@ def digest(*fields: object) -> str:
     return blake2b(_encode(fields), digest_size=16).hexdigest()
 
 
-def split(body: bytes) -> list[msgspec.Raw]:
+class Batch(NamedTuple):
+    """The events of one body."""
+
+    events: list[msgspec.Raw]
+    alone: bool
+    """The body is one event rather than an array: if that cannot be read, nor can the body."""
+
+
+def split(body: bytes) -> Batch:
     """The events of a JSON body: the members of an array, or the one object it is.
 
     Raises Undecodable.
     """
-    start = body.lstrip(b" \t\r\n")[:1]
-    if start == b"{":
-        return [msgspec.Raw(body.strip(b" \t\r\n"))]
-    if start != b"[":
-        raise Undecodable("the body is neither a JSON array nor a JSON object")
+    start = body.lstrip(_BLANKS.encode())[:1]
     try:
-        return _raws.decode(body)
+        if start == b"{":
+            return Batch([_raw.decode(body)], alone=True)
+        if start == b"[":
+            return Batch(_raws.decode(body), alone=False)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _split_patiently(body)
+    raise Undecodable("the body is neither a JSON array nor a JSON object")
 
 
-def _split_patiently(body: bytes) -> list[msgspec.Raw]:
-    """Find the members of an array in which one is faulty, such as half a surrogate pair.
+def _split_patiently(body: bytes) -> Batch:
+    """Split a body in which an event is faulty, such as by half a surrogate pair.
 
     The standard library's scanner tolerates what msgspec refuses, so it is used to find
-    where members end; each is then judged by itself.
+    where events end; each is then judged by itself.
     """
-    text = body.decode("utf-8", "surrogateescape")
-    scan = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, strict=False)
-    found: list[msgspec.Raw] = []
-    at = _skip_blanks(text, _skip_blanks(text, 0) + 1)
+    text = body.decode("utf-8", "surrogateescape").strip(_BLANKS)
+    alone = text[0] != "["
     try:
-        while text[at : at + 1] != "]" or found:
-            _, end = scan.raw_decode(text, at)
-            found.append(msgspec.Raw(text[at:end].encode("utf-8", "surrogateescape")))
-            at = _skip_blanks(text, end)
-            if text[at : at + 1] != ",":
-                break
-            at = _skip_blanks(text, at + 1)
+        spans = [(0, _scan(text, 0)[1])] if alone else list(_members(text))
+        rest = text[spans[-1][1] :].lstrip(_BLANKS)
     except (ValueError, RecursionError):
         raise Undecodable("the body is not JSON") from None
-    if text[at : at + 1] != "]" or text[at + 1 :].strip(" \t\r\n"):
+    if rest != ("" if alone else "]"):
         raise Undecodable("the body is not JSON")
-    return found
+    return Batch([_slice(text, start, end) for start, end in spans], alone)
+
+
+def _members(text: str) -> Iterator[tuple[int, int]]:
+    """Where the members of an array with at least one begin and end."""
+    end = 0
+    while end == 0 or text[end : end + 1] == ",":
+        start = _skip_blanks(text, end + 1)
+        _, stop = _scan(text, start)
+        yield start, stop
+        end = _skip_blanks(text, stop)
+
+
+def _slice(text: str, start: int, end: int) -> msgspec.Raw:
+    return msgspec.Raw(text[start:end].encode("utf-8", "surrogateescape"))
 
 
 def _skip_blanks(text: str, at: int) -> int:
-    while text[at : at + 1] in (" ", "\t", "\r", "\n"):
+    while at < len(text) and text[at] in _BLANKS:
         at += 1
     return at
 
 
 def gather(
-    events: list[msgspec.Raw],
+    batch: Batch,
     read: Callable[[msgspec.Raw, Decoded], None],
     scrub: Callable[[bytes], bytes] = bytes,
 ) -> Decoded:
     """Read events one by one, setting aside those that cannot be read (B2.10).
 
     `read` touches the `Decoded` it is given only once it can no longer fail. `scrub` takes
-    secrets out of what is kept of an unreadable event.
+    secrets out of what is kept of an unreadable event. Raises Undecodable if the body is
+    but one event and that cannot be read: it may have been cut short, and its sender should
+    hear of it.
     """
     decoded = Decoded()
-    for raw in events:
+    for raw in batch.events:
         try:
             read(raw, decoded)
         except Unreadable as fault:
+            if batch.alone:
+                raise Undecodable(str(fault)) from None
             decoded.undecodable.append(UndecodableEvent(scrub(bytes(raw)), str(fault)))
     return decoded
 

@@ -13,6 +13,7 @@ from sync_worker.domain import Aspect, Kind, Record, RecordType, Source, salesfo
 from webhooks.sources.reading import Unreadable, scalar, whole
 
 ACCOUNT_PREFIX = "001"
+ORGANISATION_PREFIX = "00D"
 """Record ids begin with their object's key prefix (help article 000385203)."""
 
 Claim = tuple[Kind, Aspect, dict[str, Any]]
@@ -38,7 +39,10 @@ class Accounts:
 
     def is_ours(self, organisation: str) -> bool:
         """Whether an organisation's id is that of our tenant. Raises Unreadable."""
-        return canonical(organisation, "the organisation's id")[:15] == self.tenant
+        id_ = canonical(organisation, "the organisation's id")
+        if not id_.startswith(ORGANISATION_PREFIX):
+            raise Unreadable("the organisation's id is that of another object")
+        return id_[:15] == self.tenant
 
     def record(self, id_: str) -> Record:
         """The record of an Account, by its canonical id."""

@@ -1,0 +1,166 @@
+"""A signed webhook over HTTP, real Redis, a real Celery worker, and the request at Fusebill.
+
+The five endpoints of Fusebill that the product exists for, each compared with what the vendor's
+page of that name says: method, path, where the id stands, and the whole body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from simulators.fusebill.customer import Customer
+from sync_worker.status import read_counters, read_status
+from tests.stack import Stack, running
+
+N = 8714402
+CONTACT, COMPANY, ACCOUNT, GEOTAB = 512340077981, 330222354907, "0015g00001LwZ3kAAF", "0070441"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    yield from running(tmp_path_factory.mktemp("stack"))
+
+
+@pytest.fixture
+def stack(whole: Stack) -> Stack:
+    whole.wait_drained()
+    whole.client.flushall()
+    whole.control.reset()
+    whole.control.put_customers(Customer(id=N))
+    return whole
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the vendor, and the webhooks that lead to its call."""
+
+    events: tuple[tuple[str, dict[str, Any]], ...]
+    path: str
+    body: dict[str, Any] | None
+    after: dict[str, Any]
+
+
+PAGES = {
+    "HubSpot Latch Customer": Page(
+        (("hubspot.contact.linked", {"record_id": str(CONTACT)}),),
+        "/v1/HubSpot/latchCustomer",
+        {"fusebillId": N, "hubSpotId": CONTACT, "hubSpotCompanyId": None},
+        {"hub_spot_id": CONTACT, "hub_spot_company_id": None},
+    ),
+    "HubSpot Unlatch Customer": Page(
+        (
+            ("hubspot.contact.linked", {"record_id": str(CONTACT)}),
+            ("hubspot.contact.unlinked", {"record_id": str(CONTACT)}),
+        ),
+        f"/v1/HubSpot/UnlatchCustomer/{N}",
+        None,
+        {"hub_spot_id": None, "hub_spot_company_id": None},
+    ),
+    "Salesforce Latch Customer": Page(
+        (("salesforce.soap.linked", {"record_id": ACCOUNT}),),
+        "/v1/Salesforce/Latch",
+        {"fusebillId": N, "salesforceId": ACCOUNT, "forceLatch": False},
+        {"salesforce_id": ACCOUNT[:15]},
+    ),
+    "Geotab Latch Customer": Page(
+        (("geotab.linked", {"record_id": GEOTAB}),),
+        "/v1/Geotab/LatchCustomer",
+        {"fusebillId": N, "geotabId": GEOTAB},
+        {"geotab_id": GEOTAB},
+    ),
+    "Geotab Unlatch Customer": Page(
+        (
+            ("geotab.linked", {"record_id": GEOTAB}),
+            ("geotab.form.unlinked", {"record_id": GEOTAB}),
+        ),
+        "/v1/Geotab/UnlatchCustomer",
+        {"fusebillId": N},
+        {"geotab_id": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
+def test_a_webhook_becomes_the_request_of_the_vendors_page(stack, page):
+    for count, (event, values) in enumerate(page.events, start=1):
+        stack.send(event, customer_id=str(N), **values)
+        stack.wait_settled(count)
+    call = stack.control.calls(method="POST")[-1]
+    assert (call.path, call.body, call.status) == (page.path, page.body, 200)
+    if page.body is None:
+        assert (call.raw_body_length, call.content_length_header) == (0, "0")
+    customer = stack.control.customer(N)
+    shown = {name: getattr(customer, name) for name in page.after}
+    assert {name: value and str(value)[:15] for name, value in shown.items()} == {
+        name: value and str(value)[:15] for name, value in page.after.items()
+    }
+    assert stack.letters() == []
+
+
+def test_both_hubspot_ids_come_and_go_one_at_a_time(stack):
+    steps = (
+        ("hubspot.contact.linked", str(CONTACT), (CONTACT, None)),
+        ("hubspot.company.linked", str(COMPANY), (CONTACT, COMPANY)),
+        ("hubspot.contact.unlinked", str(CONTACT), (None, COMPANY)),
+        ("hubspot.company.unlinked", str(COMPANY), (None, None)),
+    )
+    for count, (event, record, ids) in enumerate(steps, start=1):
+        stack.send(event, record_id=record, customer_id=str(N))
+        stack.wait_settled(count)
+        customer = stack.control.customer(N)
+        assert (customer.hub_spot_id, customer.hub_spot_company_id) == ids
+
+
+def test_a_second_identical_delivery_makes_no_write(stack):
+    made = [
+        stack.sample("hubspot.contact.linked", record_id=str(CONTACT), customer_id=str(N)),
+        stack.sample("salesforce.soap.linked", record_id=ACCOUNT, customer_id=str(N)),
+        stack.sample("geotab.linked", record_id=GEOTAB, customer_id=str(N)),
+    ]
+    for one in made:
+        assert stack.post(one).ok
+    stack.wait_settled(3)
+    stack.control.clear_calls()
+    for one in made:
+        assert stack.post(one).ok
+    assert read_counters(stack.client)["duplicates"] == 3
+    assert stack.control.calls() == []
+
+
+def test_many_records_at_once_all_arrive(stack):
+    stack.control.put_customers(*(Customer(id=n) for n in range(1, 101)))
+    for n in range(1, 101):
+        stack.send("geotab.linked", record_id=f"{n:07}", customer_id=str(n))
+    events = stack.wait_settled(100)
+    assert {event.outcome for event in events} == {"latched"}
+    stack.wait_drained()
+    assert [stack.control.customer(n).geotab_id for n in range(1, 101)] == [
+        f"{n:07}" for n in range(1, 101)
+    ]
+    assert len(stack.control.calls(method="POST")) == 100
+
+
+def test_b6_7_a_lost_wake_up_is_sent_again(stack):
+    """Celery's queues are deleted under a change whose wake-up was never taken."""
+    stack.kill("worker")
+    stack.send("geotab.linked", record_id=GEOTAB, customer_id=str(N))
+    stack.client.delete(*stack.client.keys("sw:celery:*"))
+    stack.start("worker")
+    assert stack.wait_settled(1)[0].outcome == "latched"
+
+
+def test_status_tells_of_a_dead_letter_and_a_replay_resolves_it(stack):
+    stack.control.edit_customer(N, geotab_id="999")
+    stack.send("geotab.changed", record_id=GEOTAB, customer_id=str(N))
+    stack.wait_settled(1)
+    assert read_status(stack.client).dead_letters == {"conflict": 1}
+    stack.control.edit_customer(N, geotab_id=None)
+    replayed = stack.command("dead-letters", "replay", "--yes", "--json")
+    assert replayed["planned"] == replayed["replayed"] == 1
+    stack.wait_settled(2)
+    assert stack.control.customer(N).geotab_id == GEOTAB
+    assert stack.letters() == []
