@@ -9,18 +9,27 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from redis import ConnectionPool
 
 from sync_worker.domain import Source, salesforce_id_18
 
@@ -31,24 +40,40 @@ LEASE_MARGIN_SECONDS = 5
 """What a lease must outlive a call's own timeouts by (B5.3)."""
 
 
+_HOST_AND_PORT = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9._~/@:+,=-]*")
+"""What addresses consist of: no credentials, no escapes that could be spelled in two ways."""
+
+
 class SettingsError(Exception):
     """The settings are faulty; the message lists every fault, one a line, with its cure."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """Stands for the value of a setting whose file cannot be read."""
+
+    path: str
+    why: str
+
+
 class FileSource(PydanticBaseSettingsSource):
-    """Reads `NAME_FILE`: the value of NAME is what that file holds, less trailing newlines."""
+    """Reads `NAME_FILE`: the value of NAME is what that file holds, less trailing newlines.
+
+    An empty file is as good as none, like an empty variable.
+    """
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         path = os.environ.get(f"{field_name.upper()}_FILE")
         if not path:
             return None, field_name, False
         try:
-            return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), field_name, False
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f"{field_name.upper()}_FILE names {path!r}, which cannot be read ({error}): "
-                f"correct the path or its permissions"
-            ) from error
+            text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            return _Unreadable(path, error.strerror or type(error).__name__), field_name, False
+        except UnicodeDecodeError:
+            return _Unreadable(path, "it is not UTF-8"), field_name, False
+        return text or None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -147,6 +172,16 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, FileSource(settings_cls), dotenv_settings
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _readable_file(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, _Unreadable):
+            raise ValueError(
+                f"{str(info.field_name).upper()}_FILE names {value.path!r}, which cannot be read "
+                f"({value.why}): correct the path or its permissions"
+            )
+        return value
+
     @field_validator(
         "hubspot_client_secret",
         "salesforce_webhook_token",
@@ -178,7 +213,13 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _known_store(cls, value: SecretStr) -> SecretStr:
-        if urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
+        url = value.get_secret_value()
+        try:
+            known = urlsplit(url).scheme in ("redis", "rediss", "unix")
+            ConnectionPool.from_url(url).make_connection()  # connects to nothing yet
+        except (ValueError, TypeError):  # whose words may quote the password
+            known = False
+        if not known:
             raise ValueError("write redis://HOST:PORT/DB, rediss://… or unix://…")
         return value
 
@@ -188,8 +229,13 @@ class Settings(BaseSettings):
         if value is None:
             return None
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
-            raise ValueError("write https://HOST, with a path if there is one")
+        if (
+            parts.scheme not in ("http", "https")
+            or not _HOST_AND_PORT.fullmatch(parts.netloc)
+            or not _PLAIN_PATH.fullmatch(parts.path)
+            or value != f"{parts.scheme}://{parts.netloc}{parts.path}"
+        ):
+            raise ValueError("write https://HOST, with a plain path if there is one")
         return value.rstrip("/")
 
     @field_validator("fusebill_salesforce_unlatch_path")
@@ -284,11 +330,32 @@ def load(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        faults: list[str] = []
-        for fault in error.errors(include_url=False, include_input=False):
-            text = fault["msg"].removeprefix("Value error, ")
-            if fault["loc"]:
-                faults.append(f"{str(fault['loc'][0]).upper()}: {text}")
-            else:
-                faults.extend(text.split("\n"))
-        raise SettingsError("\n".join(faults)) from None
+        fields, faults = _faults(error)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f".env cannot be read ({error}): mend or remove it") from None
+    if fields:
+        # Contradictions are looked for only among sound values: take the faulty ones out.
+        sound = {name: Settings.model_fields[name].default for name in fields}
+        try:
+            Settings(**(overrides | sound))
+        except ValidationError as error:
+            named = {name.upper() for name in fields}
+            faults += [
+                fault for fault in _faults(error)[1] if named.isdisjoint(re.findall(r"\w+", fault))
+            ]
+    raise SettingsError("\n".join(dict.fromkeys(faults)))
+
+
+def _faults(error: ValidationError) -> tuple[set[str], list[str]]:
+    """The fields that are faulty, and all that is wrong, one sentence each."""
+    fields: set[str] = set()
+    sentences: list[str] = []
+    for fault in error.errors(include_url=False, include_input=False):
+        text = fault["msg"].removeprefix("Value error, ")
+        if fault["loc"]:
+            name = str(fault["loc"][0])
+            fields.add(name)
+            sentences.append(f"{name.upper()}: {text}")
+        else:
+            sentences.extend(text.split("\n"))
+    return fields, sentences

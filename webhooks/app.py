@@ -7,20 +7,29 @@ follow no redirect and a signature covers the address as it was called.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from urllib.parse import urlsplit
+from functools import partial
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import redis
 from flask import Blueprint, Flask, Request, Response, request
-from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import (
+    ClientDisconnected,
+    HTTPException,
+    MethodNotAllowed,
+    RequestEntityTooLarge,
+)
+from werkzeug.routing import Rule
 
 from sync_worker import store
 from sync_worker.domain import Source
 from sync_worker.inbox import Inbox
 from sync_worker.settings import Settings
-from webhooks.answers import Answer, Problem, refused
+from webhooks.answers import SOAP_TYPE, Answer, Problem, refused
 from webhooks.metrics import exposition
 from webhooks.receive import Receiver
 from webhooks.sources import Delivery, SourceReader
@@ -30,11 +39,25 @@ from webhooks.sources.salesforce import SalesforceReader
 
 log = logging.getLogger(__name__)
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
-"""All of them reach our own code, so that a wrong one is answered in our words."""
+ANY_METHOD = "*"
+"""A route of any method: whether a source is there at all is told before its method (B2.4)."""
+
+_ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+"""What stands before the path when a proxy writes the whole address in the request line."""
+
+_SOAP_ENDPOINTS = tuple(f"{name}.{Source.SALESFORCE}" for name in ("hooks", "public_hooks"))
 
 TOKEN_ROUTES = (Source.SALESFORCE, Source.GEOTAB)
 """The sources whose senders may carry their token in the path."""
+
+
+class _Route(Rule):
+    """A route that may take any method whatever, those that no list names included."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        if ANY_METHOD in (options.get("methods") or ()):
+            options["methods"] = None
+        super().__init__(*args, **options)
 
 
 def create_app(
@@ -46,10 +69,13 @@ def create_app(
     """
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.url_rule_class = _Route
+    # Either would redirect, which no sender follows.
     app.url_map.merge_slashes = False
+    app.url_map.redirect_defaults = False
     inbox = Inbox.of(client, settings)
     receiver = Receiver(_readers(settings), inbox, wake)
-    prefix = urlsplit(settings.public_url or "").path.rstrip("/")
+    prefix = unquote(urlsplit(settings.public_url or "").path).rstrip("/")
     app.register_blueprint(_hooks(receiver), name="hooks")
     if prefix:
         app.register_blueprint(_hooks(receiver), name="public_hooks", url_prefix=prefix)
@@ -75,17 +101,17 @@ def _hooks(receiver: Receiver) -> Blueprint:
         return _response(_deliver(receiver, source, token))
 
     for source in Source:
-        path = f"/webhooks/{source}"
+        path, view = f"/webhooks/{source}", partial(serve, source)
         rules = [path, f"{path}/"]
         if source in TOKEN_ROUTES:
-            rules += [f"{path}/<token>", f"{path}/<token>/"]
+            # A token may hold slashes, as base64 does; they arrive decoded.
+            rules += [f"{path}/<path:token>", f"{path}/<path:token>/"]
         for rule in rules:
             hooks.add_url_rule(
                 rule,
                 endpoint=source,
-                view_func=serve,
-                defaults={"source": source},
-                methods=METHODS,
+                view_func=view,
+                methods=[ANY_METHOD],
                 strict_slashes=True,
                 provide_automatic_options=False,
             )
@@ -93,16 +119,21 @@ def _hooks(receiver: Receiver) -> Blueprint:
 
 
 def _deliver(receiver: Receiver, source: Source, token: str | None) -> Answer:
-    request_id = secrets.token_hex(8)
+    request_id, soap = secrets.token_hex(8), _speaks_soap(request)
     if source not in receiver.readers:
-        return refused(Problem.NOT_FOUND, request_id=request_id)
+        return refused(Problem.NOT_FOUND, request_id=request_id, soap=soap)
     if request.method != "POST":
-        return refused(Problem.METHOD, request_id=request_id)
+        return refused(Problem.METHOD, request_id=request_id, soap=soap)
     try:
         body = request.get_data(cache=False)
     except RequestEntityTooLarge:
-        return receiver.refuse(source, Problem.TOO_LARGE, "body", request_id=request_id)
-    return receiver.receive(source, _delivery(request, body, token, request_id))
+        return receiver.refuse(source, Problem.TOO_LARGE, "body", request_id=request_id, soap=soap)
+    return receiver.receive(source, _delivery(request, body, token, request_id), soap=soap)
+
+
+def _speaks_soap(sent: Request) -> bool:
+    """Whether the sender reads SOAP: its errors are Faults (B2.10)."""
+    return sent.mimetype == SOAP_TYPE and sent.endpoint in _SOAP_ENDPOINTS
 
 
 def _delivery(sent: Request, body: bytes, token: str | None, request_id: str) -> Delivery:
@@ -119,22 +150,24 @@ def _delivery(sent: Request, body: bytes, token: str | None, request_id: str) ->
 
 
 def _raw_target(sent: Request) -> str:
-    """The request target as it stood in the request line, undecoded (B2.5)."""
+    """Path and query as they stood in the request line, undecoded (B2.5)."""
     raw = sent.environ.get("RAW_URI") or sent.environ.get("REQUEST_URI")
     if raw is None:
         query = sent.query_string.decode("latin-1")
         return sent.path + (f"?{query}" if query else "")
-    return str(raw)
+    return _ORIGIN.sub("", str(raw), count=1)
 
 
 def _health(client: redis.Redis, inbox: Inbox) -> Blueprint:
     health = Blueprint("health", __name__)
 
     @health.get("/healthz")
+    @health.get("/healthz/")
     def healthz() -> Response:
         return Response("ok\n", mimetype="text/plain")
 
     @health.get("/readyz")
+    @health.get("/readyz/")
     def readyz() -> Response:
         try:
             inbox.check_writable()
@@ -143,6 +176,7 @@ def _health(client: redis.Redis, inbox: Inbox) -> Blueprint:
         return Response("ready\n", mimetype="text/plain")
 
     @health.get("/metrics")
+    @health.get("/metrics/")
     def metrics() -> Response:
         try:
             body, content_type = exposition(client)
@@ -160,13 +194,20 @@ def _response(answer: Answer) -> Response:
 
 
 def _http_error(error: HTTPException) -> Response:
-    problem = Problem.METHOD if error.code == Problem.METHOD.status else Problem.NOT_FOUND
-    if isinstance(error, ClientDisconnected):
+    problem, headers = Problem.NOT_FOUND, {}
+    if isinstance(error, MethodNotAllowed):
+        problem, headers = Problem.METHOD, {"Allow": ", ".join(sorted(error.valid_methods or ()))}
+    elif isinstance(error, ClientDisconnected):
         problem = Problem.UNDECODABLE  # nobody is left to read it
-    return _response(refused(problem, request_id=secrets.token_hex(8)))
+    response = _response(refused(problem, request_id=secrets.token_hex(8)))
+    response.headers.update(headers)
+    return response
 
 
 def _unexpected(error: Exception) -> Response:
     """Whatever is wrong here, the sender still has the event: it shall send it again."""
-    log.error("a delivery failed unexpectedly", exc_info=error)
-    return _response(refused(Problem.UNAVAILABLE, request_id=secrets.token_hex(8)))
+    request_id = secrets.token_hex(8)
+    log.error("a delivery failed unexpectedly [%s]", request_id, exc_info=error)
+    return _response(
+        refused(Problem.UNAVAILABLE, request_id=request_id, soap=_speaks_soap(request))
+    )

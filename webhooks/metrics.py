@@ -41,6 +41,8 @@ class _Store(Collector):
         counters = read_counters(self._client)
         for name, (text, labels) in COUNTERS.items():
             family = CounterMetricFamily(f"sync_worker_{name}", text, labels=labels)
+            if not labels:
+                counters.setdefault(name, 0)  # a rate needs to see it start
             for key, value in counters.items():
                 counted, *values = key.split("|", len(labels))
                 if counted == name and len(values) == len(labels):

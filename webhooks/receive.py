@@ -10,13 +10,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
 from sync_worker.domain import Source
 from sync_worker.inbox import Inbox, Undecoded
 from sync_worker.store import StoreError
-from webhooks.answers import SOAP_TYPE, Answer, Problem, refused, taken
+from webhooks.answers import Answer, Problem, refused, taken
 from webhooks.sources import (
     Decoded,
     Delivery,
@@ -37,19 +38,22 @@ class Receiver:
     inbox: Inbox
     wake: Callable[[Iterable[str]], None]
 
-    def receive(self, source: Source, delivery: Delivery) -> Answer:
-        """Take one delivery, already checked for route, method and size."""
-        soap = delivery.media_type == SOAP_TYPE and source is Source.SALESFORCE
+    def receive(self, source: Source, delivery: Delivery, *, soap: bool = False) -> Answer:
+        """Take one delivery, already checked for route, method and size.
+
+        `soap` is whether the sender reads SOAP and nothing else.
+        """
         reader = self.readers[source]
+        refuse = partial(self.refuse, source, request_id=delivery.request_id, soap=soap)
+        if delivery.media_type not in reader.media_types:
+            return refuse(Problem.MEDIA_TYPE, delivery.media_type[:80])
         try:
-            if delivery.media_type not in reader.media_types:
-                return self._refuse(source, delivery, Problem.MEDIA_TYPE, delivery.media_type[:80])
             proof = reader.authenticate(delivery)
             return self._take(source, delivery, proof, soap=soap)
         except Unauthenticated as error:
-            return self._refuse(source, delivery, Problem.UNAUTHENTICATED, error.reason, soap=soap)
+            return refuse(Problem.UNAUTHENTICATED, error.reason)
         except StoreError as error:
-            return self._refuse(source, delivery, Problem.UNAVAILABLE, str(error), soap=soap)
+            return refuse(Problem.UNAVAILABLE, str(error))
 
     def _take(self, source: Source, delivery: Delivery, proof: Proof, *, soap: bool) -> Answer:
         try:
@@ -65,13 +69,22 @@ class Receiver:
                 delivery.request_id,
             )
         if decoded.foreign and not (decoded.changes or ignored or unread or decoded.reconcile):
-            return self._refuse(source, delivery, Problem.FOREIGN_TENANT, "all events", soap=soap)
+            self._count(f"foreign|{source}", decoded.foreign)
+            return self.refuse(
+                source,
+                Problem.FOREIGN_TENANT,
+                "all events",
+                request_id=delivery.request_id,
+                soap=soap,
+            )
         accepted = self.inbox.accept(
             [
                 msgspec.structs.replace(change, request_id=delivery.request_id)
                 for change in decoded.changes
             ],
-            undecoded=[_undecoded(source, event.raw, event.why) for event in unread],
+            undecoded=[
+                _undecoded(source, event.raw, event.why, told_by=event.raw) for event in unread
+            ],
             reconcile={source: ", ".join(decoded.reconcile)} if decoded.reconcile else None,
             counts=_counts(source, decoded),
         )
@@ -99,9 +112,10 @@ class Receiver:
         self, source: Source, delivery: Delivery, proof: Proof, why: str, *, soap: bool
     ) -> Answer:
         """Keep an authentic body that cannot be read; it may be cut short unless signed."""
+        kept = self.readers[source].redacted(delivery)
         self.inbox.accept(
             [],
-            undecoded=[_undecoded(source, delivery.body, why)],
+            undecoded=[_undecoded(source, kept, why, told_by=kept or delivery.body)],
             counts={f"undecodable|{source}": 1},
         )
         log.error("%s sent what cannot be read: %s [%s]", source, why, delivery.request_id)
@@ -116,34 +130,30 @@ class Receiver:
             soap=soap,
         )
 
-    def refuse(self, source: Source, problem: Problem, why: str, *, request_id: str) -> Answer:
-        """Refuse before there is a delivery to read, and count it."""
-        self._count_refusal(source, problem, why)
-        log.warning("%s delivery refused: %s (%s) [%s]", source, problem.name, why, request_id)
-        return refused(problem, request_id=request_id)
-
-    def _refuse(
-        self, source: Source, delivery: Delivery, problem: Problem, why: str, *, soap: bool = False
+    def refuse(
+        self, source: Source, problem: Problem, why: str, *, request_id: str, soap: bool
     ) -> Answer:
-        self._count_refusal(source, problem, why)
-        log.warning(
-            "%s delivery refused: %s (%s) [%s]", source, problem.name, why, delivery.request_id
-        )
-        return refused(problem, request_id=delivery.request_id, soap=soap)
+        """Refuse a delivery, and count it."""
+        if problem is not Problem.UNAVAILABLE:  # there would be nothing to count in
+            label = why if problem is Problem.UNAUTHENTICATED else problem.name.lower()
+            self._count(f"refused|{source}|{label}", 1)
+        # Nothing that is too large will ever get through: a person must know (B2.10).
+        level = logging.ERROR if problem is Problem.TOO_LARGE else logging.WARNING
+        log.log(level, "%s delivery refused: %s (%s) [%s]", source, problem.name, why, request_id)
+        return refused(problem, request_id=request_id, soap=soap)
 
-    def _count_refusal(self, source: Source, problem: Problem, why: str) -> None:
-        if problem is Problem.UNAVAILABLE:
-            return  # there is nothing to count in
-        label = why if problem is Problem.UNAUTHENTICATED else problem.name.lower()
+    def _count(self, metric: str, n: int) -> None:
+        """Count what is not stored; the answer stands even where that fails."""
         try:
-            self.inbox.count(f"refused|{source}|{label}")
+            self.inbox.count(metric, n)
         except StoreError:
             log.debug("a refusal could not be counted")
 
 
-def _undecoded(source: Source, raw: bytes, why: str) -> Undecoded:
-    digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
-    return Undecoded(source, digest, raw, why)
+def _undecoded(source: Source, kept: bytes, why: str, *, told_by: bytes) -> Undecoded:
+    """`told_by` tells one body from another where the same is kept of both."""
+    digest = hashlib.blake2b(told_by, digest_size=16).hexdigest()
+    return Undecoded(source, digest, kept, why)
 
 
 def _counts(source: Source, decoded: Decoded) -> Counter[str]:

@@ -16,7 +16,7 @@ from sync_worker.supervise import Child, Supervisor
 
 log = logging.getLogger(__name__)
 
-CELERY = (sys.executable, "-m", "celery", "-A", "sync_worker.celery")
+CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "sync_worker.celery")
 
 
 @click.command()

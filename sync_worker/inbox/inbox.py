@@ -263,10 +263,10 @@ class Inbox:
         if due == -1:
             raise LeaseLost(claim.mailbox)
 
-    def count(self, metric: str) -> None:
-        """Count one more of something for the metrics: `NAME` or `NAME|LABEL|LABEL`."""
+    def count(self, metric: str, n: int = 1) -> None:
+        """Count `n` more of something for the metrics: `NAME` or `NAME|LABEL|LABEL`."""
         with store_errors():
-            self._client.hincrby("sw:count", metric, 1)
+            self._client.hincrby("sw:count", metric, n)
 
     def check_writable(self) -> None:
         """Find out whether changes could be accepted now. Raises StoreError if not."""

@@ -42,7 +42,7 @@ _MAX_ID_CHARS = 255
 """What Fusebill's `geotabId` holds at most."""
 
 _TOKEN = "token"  # noqa: S105 - the name of a field
-_JSON_TOKEN = re.compile(rb'("token"\s*:\s*)"(?:[^"\\]|\\.)*("|\\?\Z)', re.DOTALL)
+_JSON_TOKEN = re.compile(rb'("token"\s*+:\s*+)"(?:[^"\\]++|\\.)*+("|\\?\Z)', re.DOTALL)
 
 _LINKING = frozenset({"customer.linked", "customer.changed"})
 _CHANGED = "customer.changed"
@@ -217,7 +217,7 @@ def _wrapped_patiently(body: bytes) -> Batch | None:
     judged by itself.
     """
     try:
-        events = json.loads(body.decode("utf-8", "surrogateescape"))["events"]
+        events = json.loads(body.decode("utf-8", "surrogateescape"), strict=False)["events"]
         return split(json.dumps(events).encode())
     except (ValueError, KeyError, RecursionError):
         return None

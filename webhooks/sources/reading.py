@@ -45,7 +45,9 @@ _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _table = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
-_scan = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str).raw_decode
+_scan = json.JSONDecoder(
+    parse_int=str, parse_float=str, parse_constant=str, strict=False
+).raw_decode
 
 
 class Unreadable(ValueError):

@@ -20,12 +20,13 @@ Claim = tuple[Kind, Aspect, dict[str, Any]]
 """A kind of change, its aspect, and the further fields of `Change` that go with it."""
 
 _XML_SESSION = re.compile(
-    rb"(<(?:[\w.\-]+:)?SessionId\b[^>]*(?<!/)>).*?(?=</(?:[\w.\-]+:)?SessionId\b|\Z)",
+    rb"(<(?:[\w.\-]++:)?SessionId\b[^<>]*+(?<!/)>).*?(?=</(?:[\w.\-]++:)?SessionId\b|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 _JSON_SESSION = re.compile(
-    rb'("sessionid"\s*:\s*)"(?:[^"\\]|\\.)*("|\\?\Z)', re.DOTALL | re.IGNORECASE
+    rb'("sessionid"\s*+:\s*+)"(?:[^"\\]++|\\.)*+("|\\?\Z)', re.DOTALL | re.IGNORECASE
 )
+"""Neither ever looks at a byte more than a few times, whatever the body holds."""
 
 
 @dataclass(frozen=True, slots=True)

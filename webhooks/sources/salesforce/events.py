@@ -115,7 +115,7 @@ def _organisation(event: dict[str, msgspec.Raw]) -> str | None:
 
 
 def _read_change(
-    raw: msgspec.Raw,
+    event: msgspec.Raw,
     payload: dict[str, msgspec.Raw],
     accounts: Accounts,
     request_id: str,
@@ -132,11 +132,11 @@ def _read_change(
         return
     found = _sorted_ids(header.record_ids)
     claims = list(_claims(header, payload, accounts))
-    text = without_session(text_of(raw).encode()).decode()
-    several = len(header.record_ids) > 1
+    text = without_session(text_of(event).encode()).decode()
+    kept = [text] if len(header.record_ids) == 1 else _apart(payload, found.accounts)
     statements = [
-        _about(header, accounts.record(id_), request_id, _alone(payload, id_) if several else text)
-        for id_ in found.accounts
+        _about(header, accounts.record(id_), request_id, raw)
+        for id_, raw in zip(found.accounts, kept, strict=False)
     ]
     into.changes += [
         about.change(kind, aspect, **more) for about in statements for kind, aspect, more in claims
@@ -194,15 +194,17 @@ def _about(header: _Header, record: Record, request_id: str, raw: str) -> Statem
     )
 
 
-def _alone(payload: dict[str, msgspec.Raw], id_: str) -> str:
-    """The event as if it named one record only.
+def _apart(payload: dict[str, msgspec.Raw], ids: list[str]) -> Iterator[str]:
+    """The event as if it named one record only, for each of its records.
 
     A bulk change names thousands: keeping the whole list with each of them would multiply it
     by itself.
     """
-    header = table(payload[_HEADER]) | {"recordIds": msgspec.Raw(msgspec.json.encode([id_]))}
-    alone = payload | {_HEADER: msgspec.Raw(msgspec.json.encode(header))}
-    return without_session(msgspec.json.encode(alone)).decode()
+    header = table(payload[_HEADER])
+    for id_ in ids:
+        header["recordIds"] = msgspec.Raw(msgspec.json.encode([id_]))
+        alone = payload | {_HEADER: msgspec.Raw(msgspec.json.encode(header))}
+        yield without_session(msgspec.json.encode(alone)).decode()
 
 
 def _claims(

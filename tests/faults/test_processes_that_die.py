@@ -1,0 +1,118 @@
+"""Processes that are really killed, and what must be true afterwards (B2.2, B5.3, B6.6, B6.7)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from simulators.fusebill.customer import Customer
+from simulators.fusebill.faults import Fault
+from tests.processes import gone, until
+from tests.stack import Stack, running
+
+N = 8714402
+GEOTAB = "0070441"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    yield from running(tmp_path_factory.mktemp("stack"))
+
+
+@pytest.fixture
+def stack(whole: Stack) -> Stack:
+    whole.wait_drained()
+    whole.client.flushall()
+    whole.control.reset()
+    whole.control.put_customers(Customer(id=N))
+    return whole
+
+
+def answers(stack: Stack, made) -> int:
+    try:
+        return stack.post(made).status_code
+    except requests.RequestException:
+        return 0
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+def test_without_redis_nothing_is_taken_and_the_senders_retry_is_applied(stack, killed):
+    """B2.10 and the issue's own words: 503, and after the restart the retry is accepted."""
+    made = stack.sample("geotab.linked", record_id=GEOTAB, customer_id=str(N))
+    (stack.redis.kill if killed else stack.redis.stop)()
+    answer = stack.post(made)
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+    stack.redis.start()
+    until(lambda: answers(stack, made) == 202)
+    assert stack.wait_settled(1)[0].outcome == "latched"
+    assert stack.control.customer(N).geotab_id == GEOTAB
+    stack.wait_drained()
+
+
+def test_what_was_accepted_survives_a_kill_of_redis(stack):
+    """With appendfsync always, as docker-compose.yml ships it (B10.1)."""
+    stack.client.config_set("appendfsync", "always")
+    stack.kill("worker")
+    stack.send("geotab.linked", record_id=GEOTAB, customer_id=str(N))
+    stack.redis.restart(kill=True)
+    stack.start("worker")
+    assert stack.wait_settled(1)[0].outcome == "latched"
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_worker_killed_while_calling_leaves_the_change_to_the_next(stack, moment):
+    """The call had no effect yet, or had it and was never answered: both end latched."""
+    fault = stack.control.add_fault(Fault(method="POST", hold=moment))
+    stack.send("geotab.linked", record_id=GEOTAB, customer_id=str(N))
+    stack.control.wait_held(fault, timeout=30)
+    stack.kill("worker")
+    stack.control.remove_fault(fault)
+    stack.start("worker")
+    (event,) = stack.wait_settled(1)
+    assert event.outcome in ("latched", "unchanged")
+    assert stack.control.customer(N).geotab_id == GEOTAB
+    assert stack.letters() == []
+    if moment == "after":
+        assert event.outcome == "unchanged"
+        assert len(stack.control.calls(method="POST")) == 1
+
+
+def celery_children(stack: Stack) -> list[int]:
+    """The Celery processes that the command `worker` keeps."""
+    threads = Path(f"/proc/{stack.processes['worker'].pid}/task").iterdir()
+    children = [int(pid) for one in threads for pid in (one / "children").read_text().split()]
+    return [pid for pid in children if b"celery" in _command_line(pid)]
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the child in /proc")
+def test_b6_7_a_worker_that_is_killed_comes_back_by_itself(stack):
+    """Only Celery dies; the command that keeps it does not."""
+    until(lambda: celery_children(stack))
+    (killed,) = celery_children(stack)
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: gone(killed))
+    stack.send("geotab.linked", record_id=GEOTAB, customer_id=str(N))
+    assert stack.wait_settled(1)[0].outcome == "latched"
+    assert celery_children(stack) != [killed]
+
+
+def test_without_beat_what_was_woken_is_still_worked_on_and_with_it_the_rest(stack):
+    stack.kill("beat")
+    stack.control.add_fault(Fault(status=500, count=1))
+    stack.send("geotab.linked", record_id=GEOTAB, customer_id=str(N))
+    until(lambda: stack.control.calls(status=500))
+    stack.start("beat")
+    assert stack.wait_settled(1)[0].outcome == "latched"
