@@ -12,7 +12,6 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
 
 FROM python:3.13-slim
 COPY --from=build /opt/sync-worker /opt/sync-worker
-# Beat keeps its schedule in the working directory, which may be lost without harm.
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/sync-worker sync-worker
 WORKDIR /var/lib/sync-worker
 USER 10001

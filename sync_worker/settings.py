@@ -29,7 +29,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
-from redis import ConnectionPool
+from redis import ConnectionPool, RedisError
 
 from sync_worker.domain import Source, salesforce_id_18
 
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     @classmethod
     def _readable_file(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, _Unreadable):
-            raise ValueError(
+            raise ValueError(  # noqa: TRY004 - what pydantic takes for a fault
                 f"{str(info.field_name).upper()}_FILE names {value.path!r}, which cannot be read "
                 f"({value.why}): correct the path or its permissions"
             )
@@ -217,10 +217,13 @@ class Settings(BaseSettings):
         try:
             known = urlsplit(url).scheme in ("redis", "rediss", "unix")
             ConnectionPool.from_url(url).make_connection()  # connects to nothing yet
-        except (ValueError, TypeError):  # whose words may quote the password
+        except (ValueError, TypeError, RedisError):  # whose words may quote the password
             known = False
         if not known:
-            raise ValueError("write redis://HOST:PORT/DB, rediss://… or unix://…")
+            raise ValueError(
+                "write redis://HOST:PORT/DB, rediss://… or unix://…, with options behind `?` "
+                "that redis-py knows"
+            )
         return value
 
     @field_validator("fusebill_base_url", "public_url")

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import msgspec
-
 from sync_worker.domain import Source
 from sync_worker.inbox import Inbox, Undecoded
 from sync_worker.store import StoreError
@@ -78,10 +76,7 @@ class Receiver:
                 soap=soap,
             )
         accepted = self.inbox.accept(
-            [
-                msgspec.structs.replace(change, request_id=delivery.request_id)
-                for change in decoded.changes
-            ],
+            decoded.changes,
             undecoded=[
                 _undecoded(source, event.raw, event.why, told_by=event.raw) for event in unread
             ],

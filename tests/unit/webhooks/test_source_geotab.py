@@ -416,7 +416,7 @@ _FORMS = st.binary(max_size=100) | _EVENTS.map(
 )
 
 
-@examples(deadline=None, max_examples=6000)
+@examples(deadline=None, max_examples=400)
 @given(
     st.tuples(st.just("application/json"), _JSON) | st.tuples(st.just(FORM), _FORMS),
     st.sampled_from(Proof),

@@ -663,7 +663,7 @@ _BODIES = (
 )
 
 
-@examples(deadline=None, max_examples=6000)
+@examples(deadline=None, max_examples=400)
 @given(
     _BODIES,
     st.dictionaries(

@@ -28,7 +28,6 @@ from webhooks.sources.salesforce.accounts import (
     Accounts,
     Claim,
     account_id,
-    canonical,
     hinted,
     linked,
     of_new,
@@ -68,7 +67,7 @@ def read(event: dict[str, msgspec.Raw], accounts: Accounts, request_id: str, int
         into.ignored["trigger without records"] += 1
     old.pop(None, None)
     into.undecodable += [
-        UndecodableEvent(_pair(None, left).encode(), "a record is in old but not in new")
+        UndecodableEvent(without_session(bytes(left.raw)), "a record is in old but not in new")
         for left in old.values()
     ]
 
@@ -115,9 +114,10 @@ def _deletion(old: _Version, record: Record, accounts: Accounts, request_id: str
     master = scalar(old.fields.get("MasterRecordId"), "MasterRecordId")
     survivor = record
     if master:
-        survivor = accounts.record(canonical(master, "MasterRecordId"))
-        if survivor == record:
-            raise Unreadable("MasterRecordId is the record itself")
+        master_id = account_id(master)
+        if master_id is None or master_id == record.id:
+            raise Unreadable("MasterRecordId is no other Account")
+        survivor = accounts.record(master_id)
     modified = lenient_scalar(old.fields.get("LastModifiedDate"))
     about = Statement(
         record=survivor,
