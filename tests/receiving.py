@@ -70,6 +70,8 @@ class Sent:
     headers: Mapping[str, str]
     method: str = "POST"
     chunked: bool = False
+    cut_at: int | None = None
+    """Where the body ends although its length says otherwise."""
 
     def but(self, **changes: Any) -> Sent:
         return replace(self, **changes)
@@ -98,18 +100,18 @@ class Door:
         self.http = app.test_client()
 
     def send(self, sent: Sent) -> TestResponse:
-        environ: dict[str, Any] = {"RAW_URI": sent.target, "REQUEST_URI": sent.target}
-        body: dict[str, Any] = {"data": sent.body}
+        """Send it as gunicorn would hand it on."""
+        environ: dict[str, Any] = {"RAW_URI": sent.target, "wsgi.input_terminated": True}
         if sent.chunked:
-            environ["wsgi.input_terminated"] = True
-            environ["HTTP_TRANSFER_ENCODING"] = "chunked"
-            body = {"input_stream": io.BytesIO(sent.body)}
+            environ |= {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
+        if sent.cut_at is not None:
+            environ["wsgi.input"] = io.BytesIO(sent.body[: sent.cut_at])
         return self.http.open(
             sent.target,
             method=sent.method,
             headers=dict(sent.headers),
+            data=sent.body,
             environ_overrides=environ,
-            **body,
         )
 
     @property

@@ -23,7 +23,7 @@ from sync_worker.embedded_redis import EmbeddedRedis
 from sync_worker.events import Event
 from sync_worker.settings import Settings
 from sync_worker.status import read_status
-from tests.processes import until
+from tests.processes import descendants, gone, until
 from webhooks import samples
 
 START_SECONDS = 60
@@ -106,11 +106,13 @@ class Stack:
             )
 
     def kill(self, name: str) -> None:
-        """SIGKILL a process and all it started."""
+        """SIGKILL a process, and return when it and all it started are gone."""
         process = self.processes.pop(name)
+        started = descendants(process.pid)
         lifeline.kill(process)
         process.wait()
         lifeline.reaped(process)
+        until(lambda: all(gone(pid) for pid in started))
 
     def log(self, name: str) -> Path:
         """Where a process writes."""

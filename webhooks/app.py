@@ -68,7 +68,9 @@ def create_app(
     `wake` is called with the mailboxes that became due; it must not block.
     """
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    # One byte more than is taken, so that a longer body shows itself: without a length sent,
+    # the framework cuts a body off where its limit lies, and says nothing.
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
     app.url_rule_class = _Route
     # Either would redirect, which no sender follows.
     app.url_map.merge_slashes = False
@@ -98,14 +100,15 @@ def _hooks(receiver: Receiver) -> Blueprint:
     hooks = Blueprint("hooks", __name__)
 
     def serve(source: Source, token: str | None = None) -> Response:
-        return _response(_deliver(receiver, source, token))
+        return _response(_deliver(receiver, source, token and token.removesuffix("/")))
 
     for source in Source:
         path, view = f"/webhooks/{source}", partial(serve, source)
         rules = [path, f"{path}/"]
         if source in TOKEN_ROUTES:
-            # A token may hold slashes, as base64 does; they arrive decoded.
-            rules += [f"{path}/<path:token>", f"{path}/<path:token>/"]
+            # A token may hold slashes, as base64 does; they arrive decoded, and so does the
+            # trailing one.
+            rules.append(f"{path}/<path:token>")
         for rule in rules:
             hooks.add_url_rule(
                 rule,
@@ -125,7 +128,7 @@ def _deliver(receiver: Receiver, source: Source, token: str | None) -> Answer:
     if request.method != "POST":
         return refused(Problem.METHOD, request_id=request_id, soap=soap)
     try:
-        body = request.get_data(cache=False)
+        body = _body(request)
     except RequestEntityTooLarge:
         return receiver.refuse(source, Problem.TOO_LARGE, "body", request_id=request_id, soap=soap)
     return receiver.receive(source, _delivery(request, body, token, request_id), soap=soap)
@@ -134,6 +137,24 @@ def _deliver(receiver: Receiver, source: Source, token: str | None) -> Answer:
 def _speaks_soap(sent: Request) -> bool:
     """Whether the sender reads SOAP: its errors are Faults (B2.10)."""
     return sent.mimetype == SOAP_TYPE and sent.endpoint in _SOAP_ENDPOINTS
+
+
+def _body(sent: Request) -> bytes:
+    """The whole body. Raises RequestEntityTooLarge, or ClientDisconnected if it was cut off.
+
+    The server does not tell of a sender that vanished. A form that was cut short reads like a
+    whole one, and may name another customer.
+    """
+    most = (sent.max_content_length or 0) - 1
+    length = sent.content_length
+    if length is not None and length > most:
+        raise RequestEntityTooLarge
+    body = sent.get_data(cache=False)
+    if len(body) > most:
+        raise RequestEntityTooLarge
+    if length is not None and len(body) != length:
+        raise ClientDisconnected
+    return body
 
 
 def _delivery(sent: Request, body: bytes, token: str | None, request_id: str) -> Delivery:
@@ -199,7 +220,8 @@ def _http_error(error: HTTPException) -> Response:
         problem, headers = Problem.METHOD, {"Allow": ", ".join(sorted(error.valid_methods or ()))}
     elif isinstance(error, ClientDisconnected):
         problem = Problem.UNDECODABLE  # nobody is left to read it
-    response = _response(refused(problem, request_id=secrets.token_hex(8)))
+    answer = refused(problem, request_id=secrets.token_hex(8), soap=_speaks_soap(request))
+    response = _response(answer)
     response.headers.update(headers)
     return response
 

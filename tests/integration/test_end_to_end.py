@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from simulators.fusebill.customer import Customer
+from sync_worker.celery import KEY_PREFIX, LIVE_QUEUE
 from sync_worker.status import read_counters, read_status
+from tests.processes import until
 from tests.stack import Stack, running
 
 N = 8714402
@@ -148,7 +150,8 @@ def test_b6_7_a_lost_wake_up_is_sent_again(stack):
     """Celery's queues are deleted under a change whose wake-up was never taken."""
     stack.kill("worker")
     stack.send("geotab.linked", record_id=GEOTAB, customer_id=str(N))
-    stack.client.delete(*stack.client.keys("sw:celery:*"))
+    until(lambda: stack.client.llen(KEY_PREFIX + LIVE_QUEUE))
+    stack.client.delete(*stack.client.keys(f"{KEY_PREFIX}*"))
     stack.start("worker")
     assert stack.wait_settled(1)[0].outcome == "latched"
 

@@ -1,0 +1,1 @@
+"""Generated requests against the receiver: none may be answered outside the contract."""
