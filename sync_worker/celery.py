@@ -18,6 +18,8 @@ from celery.signals import setup_logging
 
 from sync_worker import logs, settings
 
+log = logging.getLogger(__name__)
+
 DRAIN = "sync_worker.drain"
 WAKE_DUE = "sync_worker.wake_due"
 
@@ -105,6 +107,18 @@ def _configure_logs(**_: object) -> None:
 def _start_sentry() -> None:
     dsn = settings.load().sentry_dsn
     logs.start_sentry(dsn.get_secret_value() if dsn else None)
+
+
+def publish_or_leave(mailboxes: Sequence[str]) -> None:
+    """Send wake-ups, or leave them to beat if the broker cannot be reached."""
+    try:
+        publish(mailboxes)
+    except Exception as error:  # noqa: BLE001 - kombu raises what its transport raises
+        log.warning(
+            "%d wake-ups could not be sent (%s): beat will send them",
+            len(mailboxes),
+            type(error).__name__,
+        )
 
 
 def publish(mailboxes: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -24,7 +24,7 @@ from sync_worker.domain import Attempt, Customer, Outcome, Pending
 from sync_worker.fusebill import errors
 from sync_worker.fusebill.client import FusebillClient
 from sync_worker.fusebill.limits import RateLimits
-from sync_worker.inbox import Burial, Claim, Inbox, LeaseLost, Settlement, Verdict
+from sync_worker.inbox import Burial, Claim, Inbox, LeaseLost, Settlement, Suspect, Verdict
 from sync_worker.inbox.codec import NewerFormat
 from sync_worker.links import LinkIndex
 from sync_worker.settings import Settings
@@ -35,8 +35,14 @@ log = logging.getLogger(__name__)
 PRESERVE_SECONDS = 5.0
 """A slot that a call preserves was read at most this long before the call (B5.4)."""
 
+SNAPSHOT_SECONDS = 30.0
+"""What any other call rests on was read at most this long before it (B7.4)."""
+
 READINGS = 3
-"""How often customers are read anew because reading them took longer than that."""
+"""How often customers are read because reading took longer than that, or a call met a conflict."""
+
+CONFLICT = 409
+"""Valid, but against a rule: the customer may have changed since it was read (ref/errors)."""
 
 BUSY_SECONDS = 0.5
 """How soon a mailbox is tried again whose customer another mailbox is working on."""
@@ -63,6 +69,10 @@ class CustomerBusy(Exception):
 
 class Unmet(Exception):
     """An answer cannot be decided on, or a call did not have its effect; it may later."""
+
+
+class GoneCustomer(Exception):
+    """The customer that is named explicitly was there once and is not any more (B6.5)."""
 
 
 class NoSuchCustomer(Exception):
@@ -111,16 +121,26 @@ class Converger:
         except LeaseLost:
             log.warning("lease lost, left to its new holder", extra={"mailbox": mailbox})
             return Ended.LOST
+        except Suspect as suspect:
+            self.inbox.postpone(claim, seconds=suspect.seconds, failures=claim.failures)
+            return Ended.POSTPONED
+        self._report_limits()
+        return ended
+
+    def _report_limits(self) -> None:
         if self.fusebill.limits != self._limits:
             self._limits = self.fusebill.limits
-            self.tell_limits(self._limits)
-        return ended
+            try:
+                self.tell_limits(self._limits)
+            except StoreError as error:  # a full store still drains (B6.12)
+                log.debug("the rate limits could not be stored: %s", error)
 
     def _work(self, claim: Claim) -> Ended:
         folded = folding.fold(
             claim.pending,
             watermarks=claim.watermarks,
             last_claim=claim.last_claim,
+            ended_at=claim.ended_at,
             company_policy=self.settings.hubspot_latch_company,
         )
         settlement = Settlement(
@@ -138,13 +158,20 @@ class Converger:
             raise
         except Exception as error:  # noqa: BLE001 - whatever went wrong, nothing is lost
             decision = self._after(error, claim)
+            lost = _answer_lost(error)
             if isinstance(decision, retry.Wait):
-                self.inbox.postpone(claim, seconds=decision.seconds, failures=decision.failures)
+                self.inbox.postpone(
+                    claim,
+                    seconds=decision.seconds,
+                    failures=decision.failures,
+                    answer_lost=lost,
+                )
                 return Ended.POSTPONED
+            settlement.answer_lost = lost
             plan = planning.Bury(
                 decision.reason, _message(error), decision.next_step, _named(folded.wanted)
             )
-        _add_outcome(settlement, folded.by, plan)
+        _add_outcome(settlement, folded.wanted, folded.by, plan, claim.attempts)
         return self._settle(claim, settlement)
 
     def _settle(self, claim: Claim, settlement: Settlement) -> Ended:
@@ -160,38 +187,55 @@ class Converger:
         return Ended.MORE if left else Ended.SETTLED
 
     def _carry_out(self, claim: Claim, wanted: folding.Wanted) -> planning.Settled:
-        """Read the customers concerned, plan, and make the call if one is needed."""
-        to_read = customers_to_read(wanted, self.links.known(wanted.record))
+        """Read the customers concerned, plan, and make the call if one is needed.
+
+        It is read and planned anew where the reading took too long, and after a 409 (B6.5).
+        """
+        refused = False
         for _ in range(READINGS):
-            read_at: dict[int, float] = {}
-            customers: dict[int, Customer | None] = {}
-            for customer_id in sorted(to_read):
-                read_at[customer_id] = self.monotonic()
-                customers[customer_id] = self._read(claim, to_read, customer_id)
-            plan = planning.plan(
-                wanted,
-                customers,
-                salesforce_unlatch=self.settings.fusebill_salesforce_unlatch_path is not None,
-            )
-            if isinstance(plan, planning.Unknown):
-                raise Unmet(plan.message)
-            if isinstance(plan, planning.Missing):
-                raise NoSuchCustomer(f"Fusebill has no customer {plan.customer_id}.")
+            plan, read_at = self._plan(claim, wanted)
             if not isinstance(plan, planning.Do):
                 return plan
-            preserves = isinstance(plan.call, planning.LatchHubSpot)
-            age = self.monotonic() - read_at[plan.call.customer_id]
-            if not preserves or age <= PRESERVE_SECONDS:
-                self._write(claim, to_read, plan)
-                return plan
-        raise Unmet(
-            f"Fusebill took longer than {PRESERVE_SECONDS:g} s for each read, too long to keep the "
-            "other HubSpot id safe"
-        )
+            sent_at = self._hold(claim, set(read_at), to_write=plan.call.customer_id)
+            if self.monotonic() - read_at[plan.call.customer_id] > _freshness(plan.call):
+                continue
+            try:
+                self._write(plan, sent_at)
+            except errors.Rejected as error:
+                if error.attempt.status != CONFLICT or refused:
+                    raise
+                refused = True
+                continue
+            return plan
+        raise Unmet("Fusebill took too long for each read to write safely upon it")
 
-    def _hold(self, claim: Claim, customers: set[int]) -> int:
+    def _plan(
+        self, claim: Claim, wanted: folding.Wanted
+    ) -> tuple[planning.Settled, dict[int, float]]:
+        """Read the customers concerned and plan; gives also when each was read."""
+        known = self.links.known(wanted.record)
+        to_read = customers_to_read(wanted, known)
+        read_at: dict[int, float] = {}
+        customers: dict[int, Customer | None] = {}
+        for customer_id in sorted(to_read):
+            read_at[customer_id] = self.monotonic()
+            customers[customer_id] = self._read(claim, to_read, customer_id)
+        plan = planning.plan(
+            wanted,
+            customers,
+            ours=all(link == "released" for link in known.values()),
+            salesforce_unlatch=self.settings.fusebill_salesforce_unlatch_path is not None,
+        )
+        if isinstance(plan, planning.Unknown):
+            raise Unmet(plan.message)
+        if isinstance(plan, planning.Missing):
+            kind = GoneCustomer if self.links.seen(plan.customer_id) else NoSuchCustomer
+            raise kind(f"Fusebill has no customer {plan.customer_id}.")
+        return plan, read_at
+
+    def _hold(self, claim: Claim, customers: set[int], *, to_write: int | None = None) -> int:
         """Take or renew all leases before a call, so that they outlive it (B5.3)."""
-        held_at = self.inbox.hold(claim, customers)
+        held_at = self.inbox.hold(claim, customers, to_write=to_write)
         if held_at is None:
             raise CustomerBusy
         return held_at
@@ -205,16 +249,15 @@ class Converger:
         self.links.observe(customer, sent_at=sent_at)
         return customer
 
-    def _write(self, claim: Claim, leased: set[int], do: planning.Do) -> None:
-        sent_at = self._hold(claim, leased)
+    def _write(self, do: planning.Do, sent_at: int) -> None:
         customer = self._issue(do.call)
-        self.links.observe(customer, sent_at=sent_at)
+        self.links.observe(customer, sent_at=sent_at, written=True)
         for slot, value in do.expect.items():
             if customer.slots[slot] != value:
                 # The next try reads the customer: if it is as it should be, that settles it.
                 raise Unmet(
                     f"Fusebill answered the call for customer {customer.id} with success, but its "
-                    f"{slot} slot then read {customer.slots[slot]} instead of {value}"
+                    f"{slot} slot was not as it should be then"
                 )
 
     def _issue(self, call: planning.Call) -> Customer:
@@ -263,8 +306,16 @@ _TROUBLE = {
     errors.CustomerNotFound: retry.Trouble.MISSING_CUSTOMER,
     errors.Rejected: retry.Trouble.REJECTED,
     Unmet: retry.Trouble.TRANSIENT,
+    GoneCustomer: retry.Trouble.GONE_CUSTOMER,
     NoSuchCustomer: retry.Trouble.MISSING_CUSTOMER,
 }
+
+
+def _answer_lost(error: Exception) -> bool:
+    """Whether a write may have been sent and its effect be unknown."""
+    if isinstance(error, errors.Transient):
+        return error.answer_lost
+    return type(error) not in _TROUBLE
 
 
 def _message(error: Exception) -> str:
@@ -279,15 +330,39 @@ def _named(wanted: folding.Wanted) -> tuple[int, ...]:
     return () if named is None else (named,)
 
 
-def _add_outcome(settlement: Settlement, by: Pending, plan: planning.Settled) -> None:
+def _freshness(call: planning.Call) -> float:
+    """How old a read a call may rest on, in seconds."""
+    hubspot = isinstance(call, planning.LatchHubSpot | planning.UnlatchHubSpot)
+    return PRESERVE_SECONDS if hubspot else SNAPSHOT_SECONDS
+
+
+def _add_outcome(
+    settlement: Settlement,
+    wanted: folding.Wanted,
+    by: Pending,
+    plan: planning.Settled,
+    attempts: Sequence[Attempt],
+) -> None:
     match plan:
         case planning.Do(call, _, outcome):
             customers = (call.customer_id,)
             settlement.verdicts.append(
                 Verdict(by, outcome, f"customer {call.customer_id}", customers)
             )
-        case planning.Leave(detail, customers):
-            settlement.verdicts.append(Verdict(by, Outcome.UNCHANGED, detail, customers))
+        case planning.Leave(detail, customers, unmet):
+            settlement.verdicts.append(
+                Verdict(by, Outcome.UNCHANGED, detail, customers, unmet=unmet)
+            )
         case planning.Bury(reason, message, next_step, customers):
-            aspect = by.change.aspect
-            settlement.burials.append(Burial(aspect, reason, message, next_step, (by,), customers))
+            settlement.burials.append(
+                Burial(
+                    by.change.aspect,
+                    reason,
+                    message,
+                    next_step,
+                    (by,),
+                    customers,
+                    attempts=tuple(attempts),
+                    evidence=isinstance(wanted, folding.Latch) and wanted.evidence,
+                )
+            )

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import redis
 
-from sync_worker.domain import Attempt, Pending, Reason, Source
+from sync_worker.domain import Attempt, Pending, Source, salesforce_id_18
 from sync_worker.inbox import codec
 from sync_worker.status import iso
 from sync_worker.store import store_errors
@@ -30,7 +30,8 @@ class DeadLetter:
     """One dead letter; times are milliseconds since the epoch."""
 
     id: str
-    reason: Reason
+    reason: str
+    """One of `domain.Reason`, or of a newer version's."""
     state: str
     """`open`, `replaying`, `superseded` or `resolved`."""
     source: Source
@@ -41,6 +42,8 @@ class DeadLetter:
     message: str
     next_step: str
     attempts: tuple[Attempt, ...]
+    evidence: bool
+    """The link field was known to have changed (B3.7)."""
     first_failed_at: int
     last_failed_at: int
     changes: tuple[Pending, ...]
@@ -94,12 +97,23 @@ class Filter:
                 letter.state in self.states,
                 self.reason in (None, letter.reason),
                 self.source in (None, letter.source),
-                self.record in (None, letter.mailbox, letter.mailbox.split(":", 3)[-1]),
+                self.record is None or _is_of(letter.mailbox, self.record),
                 self.customer is None or self.customer in letter.customer_ids,
                 self.since is None or letter.last_failed_at >= self.since,
                 self.until is None or letter.last_failed_at < self.until,
             )
         )
+
+
+def _is_of(mailbox: str, record: str) -> bool:
+    """Whether a mailbox is the one named, or holds the record of that bare id (B8.2)."""
+    bare = mailbox.split(":", 3)[-1]
+    if record in (mailbox, bare):
+        return True
+    try:
+        return salesforce_id_18(record) == bare
+    except ValueError:
+        return False
 
 
 def find(client: redis.Redis, wanted: Filter) -> Iterator[DeadLetter]:
@@ -119,14 +133,19 @@ def _read(client: redis.Redis, ids: list[str]) -> Iterator[DeadLetter]:
     for one in ids:
         pipeline.hgetall(f"sw:dead:{one}")
         pipeline.hgetall(f"sw:dead:{one}:changes")
+        pipeline.lrange(f"sw:dead:{one}:attempts", 0, -1)
     with store_errors():
         answers = pipeline.execute()
-    for one, fields, changes in zip(ids, answers[::2], answers[1::2], strict=True):
+    for one, fields, changes, attempts in zip(
+        ids, answers[::3], answers[1::3], answers[2::3], strict=True
+    ):
         if fields:
-            yield _letter(one, fields, changes)
+            yield _letter(one, fields, changes, attempts)
 
 
-def _letter(one: str, fields: dict[str, str], stored: dict[str, str]) -> DeadLetter:
+def _letter(
+    one: str, fields: dict[str, str], stored: dict[str, str], attempts: list[str]
+) -> DeadLetter:
     changes, raw, newer = [], None, 0
     for seq, text in sorted(stored.items(), key=lambda item: int(item[0])):
         if text.partition("|")[2].startswith("raw:"):
@@ -138,7 +157,7 @@ def _letter(one: str, fields: dict[str, str], stored: dict[str, str]) -> DeadLet
             newer += 1
     return DeadLetter(
         id=one,
-        reason=Reason(fields["reason"]),
+        reason=fields["reason"],
         state=fields["state"],
         source=Source(fields["source"]),
         aspect=fields["aspect"],
@@ -146,7 +165,8 @@ def _letter(one: str, fields: dict[str, str], stored: dict[str, str]) -> DeadLet
         customer_ids=tuple(msgspec.json.decode(fields["customer_ids"], type=list[int])),
         message=fields["message"],
         next_step=fields["next_step"],
-        attempts=tuple(codec.decode_attempts(fields["attempts"])),
+        attempts=tuple(codec.decode_attempt(text) for text in attempts),
+        evidence=fields["evidence"] == "1",
         first_failed_at=int(fields["first_failed_at"]),
         last_failed_at=int(fields["last_failed_at"]),
         changes=tuple(changes),

@@ -135,18 +135,6 @@ class Record(msgspec.Struct, frozen=True, order=True):
         """The slot of a Fusebill customer that holds this record."""
         return SLOT_OF[self.source, self.type]
 
-    @classmethod
-    def from_mailbox(cls, mailbox: str) -> Record:
-        """Read a mailbox name back; the id may itself hold colons.
-
-        Raises ValueError if the name is not `source:tenant:type:id`.
-        """
-        parts = mailbox.split(":", 3)
-        if len(parts) != 4:
-            raise ValueError(f"{mailbox!r} is not a mailbox: write source:tenant:type:id")
-        source, tenant, kind, id_ = parts
-        return cls(Source(source), tenant, RecordType(kind), id_)
-
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One normalised event about one record (B1), as decoded and as stored.
@@ -183,6 +171,14 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     replay_id: str | None = None
     """Set when the change was put back by a replay (B6.11)."""
     raw: str = ""
+
+
+def claimed_value(change: Change) -> str:
+    """What the link field holds according to a link change: "" if it is empty.
+
+    An unlink may name a customer all the same (Geotab): the one it was unlinked from.
+    """
+    return "" if change.kind is Kind.UNLINKED else change.customer_id or ""
 
 
 class Pending(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -11,7 +12,7 @@ import redis
 
 from sync_worker.converge import BUSY_SECONDS, Ended
 from sync_worker.inbox import Inbox
-from sync_worker.store import store_errors
+from sync_worker.store import FULL, StoreError, store_errors
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,14 @@ BUSY_TURNS = 10
 """How often a mailbox is tried again here while another one works on its customer."""
 
 MOST_WAITING_MESSAGES = 200
-"""While this many wake-ups wait in the queue, beat adds none: workers are behind, not asleep."""
+"""While this many wake-ups wait in the queue, workers are behind, not asleep: beat adds but one."""
+
+
+RELIEF_SECONDS = 5.0
+"""How often the worker looks whether the store is full, and how long it then works at a time."""
+
+RELIEF_BATCH = 200
+"""Mailboxes taken at a time then."""
 
 
 class Converges(Protocol):
@@ -49,13 +57,46 @@ def drain(
         for mailbox in waiting:
             ended = Ended.MORE
             while ended is Ended.MORE and monotonic() < ends:
-                ended = converger.converge(mailbox)
+                ended = _converge(converger, mailbox)
             if ended is Ended.BUSY:
                 busy.append(mailbox)
         if not busy or monotonic() >= ends:
             return
         waiting = busy
         sleep(BUSY_SECONDS)
+
+
+def _converge(converger: Converges, mailbox: str) -> Ended:
+    try:
+        return converger.converge(mailbox)
+    except StoreError:
+        raise
+    except Exception:
+        # It is due again when its lease ends; the others of the batch must not wait for it.
+        log.exception("convergence of %s ended unexpectedly", mailbox)
+        return Ended.LOST
+
+
+def relieve(inbox: Inbox, converger: Converges, *, stop: threading.Event) -> None:
+    """Drain a full store without Celery, until `stop` is set (B6.12).
+
+    Celery shares the store and cannot send a wake-up while it is full, so nobody would be woken to
+    make room. Then, and only then, mailboxes are worked on here.
+    """
+    while not stop.wait(RELIEF_SECONDS):
+        try:
+            inbox.check_writable()
+        except StoreError as error:
+            if str(error) == FULL:
+                log.warning("the store is full: draining it without Celery")
+                _relieve_once(inbox, converger)
+
+
+def _relieve_once(inbox: Inbox, converger: Converges) -> None:
+    try:
+        drain(inbox.wake(RELIEF_BATCH), converger, seconds=RELIEF_SECONDS)
+    except StoreError as error:
+        log.warning("the full store could not be drained: %s", error)
 
 
 def wake_due(
@@ -69,9 +110,8 @@ def wake_due(
     """Send wake-ups for due mailboxes that nobody has woken (B6.7); gives how many."""
     with store_errors():
         waiting = client.llen(queue_key)
-    room = MOST_WAITING_MESSAGES - int(waiting)
-    if room <= 0:
-        return 0
+    # At least one message, so that what is overdue is never kept out by newer work.
+    room = max(1, MOST_WAITING_MESSAGES - int(waiting))
     mailboxes = inbox.wake(room * batch)
     if mailboxes:
         publish(mailboxes)

@@ -28,8 +28,9 @@ class LinkIndex:
         self._account = urlsplit(base_url).netloc.rpartition("@")[2].replace(":", "_")
         self._observe = scripts.load(client, "observe")
 
-    def observe(self, customer: Customer, *, sent_at: int) -> None:
-        """Remember an answer; `sent_at` is when its request was sent (us, store's clock).
+    def observe(self, customer: Customer, *, sent_at: int, written: bool = False) -> None:
+        """Remember an answer; `sent_at` is when its request was sent (us, store's clock), and
+        `written` tells that it was a write of ours.
 
         Slots that the answer left out stay as they were known.
         """
@@ -38,7 +39,12 @@ class LinkIndex:
             if value is not SlotState.UNKNOWN:
                 flat += (slot, "" if value is SlotState.EMPTY else value)
         with store_errors():
-            self._observe(args=[self._account, customer.id, sent_at, *flat])
+            self._observe(args=[self._account, customer.id, sent_at, "1" if written else "", *flat])
+
+    def seen(self, customer_id: int) -> bool:
+        """Whether the customer was ever there."""
+        with store_errors():
+            return bool(self._client.exists(f"sw:customer:{self._account}:{customer_id}"))
 
     def known(self, record: Record) -> dict[int, Link]:
         """The customers that hold the record or once did, as last seen."""

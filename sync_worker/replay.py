@@ -74,7 +74,7 @@ def plan(letters: Iterable[DeadLetter]) -> ReplayPlan:
 def _why_not(letter: DeadLetter) -> str | None:
     if letter.state != OPEN:
         return f"it is {letter.state}"
-    if letter.reason is Reason.UNDECODABLE:
+    if letter.reason == Reason.UNDECODABLE:
         return "it never became a change: mend the sender and have it send again"
     if letter.newer_changes:
         return "it was written by a newer version of sync-worker"
@@ -118,7 +118,9 @@ def run(
 def _put_back(script: scripts.Script, letter: DeadLetter, replay_id: str) -> str:
     flat: list[str] = []
     for pending in letter.changes:
-        change = msgspec.structs.replace(pending.change, replay_id=replay_id)
+        # What showed that the field changed was seen before; it counts for the replay too.
+        evidence = True if letter.evidence else pending.change.evidence
+        change = msgspec.structs.replace(pending.change, replay_id=replay_id, evidence=evidence)
         flat += (str(pending.seq), f"{pending.received_at}|{codec.encode_change(change).decode()}")
     with store_errors():
         state, _ = script(args=[letter.id, replay_id, WAKE_GRACE_MS, *flat])

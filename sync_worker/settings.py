@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     Field,
@@ -43,6 +43,10 @@ LEASE_MARGIN_SECONDS = 5
 _HOST_AND_PORT = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._~/@:+,=-]*")
 """What addresses consist of: no credentials, no escapes that could be spelled in two ways."""
+
+
+TLS_OPTIONS = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+"""Options of REDIS_URL that both of its readers know: redis-py, and kombu for Celery."""
 
 
 class SettingsError(Exception):
@@ -141,6 +145,9 @@ class Settings(BaseSettings):
 
     lease_seconds: float = Field(default=90, gt=0, le=3600)
     """How long a mailbox or customer stays taken when its worker vanishes (B5.3)."""
+    late_write_seconds: float = Field(default=90, ge=1, le=3600)
+    """How long a write whose answer was lost may still land: nothing is settled on that customer
+    before it was read once more after this (B5.3)."""
     retry_schedule_seconds: Annotated[tuple[int, ...], NoDecode] = (
         5,
         30,
@@ -213,16 +220,17 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _known_store(cls, value: SecretStr) -> SecretStr:
-        url = value.get_secret_value()
         try:
-            known = urlsplit(url).scheme in ("redis", "rediss", "unix")
-            ConnectionPool.from_url(url).make_connection()  # connects to nothing yet
+            parts = urlsplit(value.get_secret_value())
+            options = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+            ConnectionPool.from_url(value.get_secret_value()).make_connection()  # connects nowhere
+            known = parts.scheme in ("redis", "rediss") and options <= TLS_OPTIONS
         except (ValueError, TypeError, RedisError):  # whose words may quote the password
             known = False
         if not known:
             raise ValueError(
-                "write redis://HOST:PORT/DB, rediss://… or unix://…, with options behind `?` "
-                "that redis-py knows"
+                "write redis://HOST:PORT/DB or rediss://…, with no options behind `?` but "
+                + ", ".join(sorted(TLS_OPTIONS))
             )
         return value
 

@@ -7,14 +7,20 @@ from contextlib import contextmanager
 
 import redis
 from redis.backoff import ConstantBackoff
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - redis' own, as it is raised here
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 
 CONNECT_TIMEOUT_SECONDS = 1.0
 """HubSpot gives up after 5 s, so an unreachable store must be known well before (B2.2)."""
 
-READ_TIMEOUT_SECONDS = 3.0
-"""Longer than a fsync stalls on a busy disk, shorter than any sender waits."""
+READ_TIMEOUT_SECONDS = 2.0
+"""Longer than a fsync stalls on a busy disk; the receiver must answer within 5 s (B2.2)."""
 
 OLDEST_SERVER = (7, 0)
 """Scripts state by `#!lua flags=allow-oom` that they may run in a full store (B6.12)."""
@@ -44,7 +50,8 @@ def connect(url: str) -> redis.Redis:
         socket_timeout=READ_TIMEOUT_SECONDS,
         socket_keepalive=not url.startswith("unix:"),
         health_check_interval=25,
-        retry=Retry(ConstantBackoff(0.05), 1),
+        # Not after a time-out: it would only double the wait.
+        retry=Retry(ConstantBackoff(0.05), 1, supported_errors=(ConnectionError,)),
     )
 
 

@@ -28,7 +28,7 @@ def wake_due() -> None:
         drain.wake_due(
             runtime.redis,
             runtime.inbox,
-            celery.publish,
+            celery.publish_or_leave,
             queue_key=celery.KEY_PREFIX + celery.LIVE_QUEUE,
             batch=celery.BATCH,
         )

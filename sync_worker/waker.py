@@ -7,18 +7,17 @@ each BATCH of mailboxes, not one for each event. A wake-up that is lost here is 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-
-log = logging.getLogger(__name__)
 
 MOST_WAITING = 20_000
 """Names held while the broker is slow; beyond this, beat finds the mailboxes by itself."""
 
 
 class Waker:
-    """Hands names of mailboxes to `publish` from a daemon thread; safe for any thread.
+    """Hands names of mailboxes to `publish`, which must not raise, from a daemon thread.
+
+    Safe for any thread.
 
     The thread starts with the first name, so that a process may fork before.
     """
@@ -49,11 +48,4 @@ class Waker:
                     self._ready.wait()
                 mailboxes = list(self._waiting)
                 self._waiting.clear()
-            try:
-                self._publish(mailboxes)
-            except Exception as error:  # noqa: BLE001 - kombu raises what its transport raises
-                log.warning(
-                    "%d wake-ups could not be sent (%s): beat will send them",
-                    len(mailboxes),
-                    type(error).__name__,
-                )
+            self._publish(mailboxes)

@@ -74,6 +74,7 @@ class Stack:
             "FUSEBILL_API_KEY": self.fusebill.api_key,
             "FUSEBILL_READ_TIMEOUT_SECONDS": "3",
             "LEASE_SECONDS": "13",
+            "LATE_WRITE_SECONDS": "3",
             "PUBLIC_URL": self.url,
             "WEB_BIND": f"127.0.0.1:{self.port}",
             "HUBSPOT_CLIENT_SECRET": "test-client-secret-0001",

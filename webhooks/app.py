@@ -149,7 +149,12 @@ def _body(sent: Request) -> bytes:
     length = sent.content_length
     if length is not None and length > most:
         raise RequestEntityTooLarge
-    body = sent.get_data(cache=False)
+    try:
+        body = sent.get_data(cache=False)
+    except HTTPException:
+        raise
+    except Exception as error:  # each server has its own words for a body that is no body
+        raise ClientDisconnected from error
     if len(body) > most:
         raise RequestEntityTooLarge
     if length is not None and len(body) != length:

@@ -6,10 +6,14 @@ target as it was called, and gunicorn is the production server that hands it on 
 
 from __future__ import annotations
 
+import socket
+import struct
+import sys
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
 
 from sync_worker import celery, logs, store
 from sync_worker.settings import Settings
@@ -26,6 +30,22 @@ KEEP_ALIVE_SECONDS = 65
 GRACE_SECONDS = 20
 
 
+SENDER_SECONDS = 5
+"""How long a sender may be silent in mid-request. It holds a thread for that long, and by then
+HubSpot would have given up on us."""
+
+_SILENCE = struct.pack("@ll", SENDER_SECONDS, 0)
+
+
+class Worker(ThreadWorker):
+    """Gives up on senders that fall silent; without that, a few of them would occupy it."""
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Take a connection that has something to say."""
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SILENCE)
+        super().enqueue_req(conn)
+
+
 class QuietLogger(Logger):
     """Hands gunicorn's own messages to our logs, which mask what must not be read."""
 
@@ -34,6 +54,13 @@ class QuietLogger(Logger):
         super().setup(cfg)
         self.error_log.handlers.clear()
         self.error_log.propagate = True
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log an error with where it came from; a sender that fell silent is none."""
+        if isinstance(sys.exc_info()[1], BlockingIOError):
+            self.debug("gave up on a sender that sent nothing for %d s", SENDER_SECONDS)
+        else:
+            super().exception(msg, *args, **kwargs)
 
 
 class Server(BaseApplication):
@@ -49,7 +76,7 @@ class Server(BaseApplication):
             "bind": self._settings.web_bind,
             "workers": PROCESSES,
             "threads": THREADS,
-            "worker_class": "gthread",
+            "worker_class": Worker,
             "keepalive": KEEP_ALIVE_SECONDS,
             "timeout": 60,
             "graceful_timeout": GRACE_SECONDS,
@@ -72,4 +99,4 @@ class Server(BaseApplication):
         dsn = settings.sentry_dsn
         logs.start_sentry(dsn.get_secret_value() if dsn else None)
         client = store.connect(settings.redis_url.get_secret_value())
-        return create_app(settings, client=client, wake=Waker(celery.publish).wake)
+        return create_app(settings, client=client, wake=Waker(celery.publish_or_leave).wake)

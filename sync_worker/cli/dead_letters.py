@@ -152,7 +152,7 @@ def replay_letters(*, ids: tuple[str, ...], yes: bool, as_json: bool, **options:
         done = replay.run(
             client,
             planned,
-            wake=celery.publish,
+            wake=celery.publish_or_leave,
             on_progress=lambda n: progress.update(bar, completed=n),
         )
     if as_json:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 
 import click
 
-from sync_worker import settings, store
+from sync_worker import drain, settings, store
 from sync_worker.celery import BEAT_QUEUE, LIVE_QUEUE
 from sync_worker.cli.common import configure_logs
-from sync_worker.runtime import make_fusebill
+from sync_worker.runtime import WorkerRuntime
 from sync_worker.settings import Settings
 from sync_worker.supervise import Child, Supervisor
 
 log = logging.getLogger(__name__)
+
+RELIEF_GRACE_SECONDS = 10
+"""How long the end of the command waits for what it does itself; leases cover the rest."""
 
 CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "sync_worker.celery")
 
@@ -43,29 +47,41 @@ def worker(concurrency: int) -> None:
     """Converge due mailboxes."""
     current = settings.load()
     configure_logs(current)
-    make_fusebill(current).close()  # a missing key is told here, not by every child again
+    runtime = WorkerRuntime(current)  # a missing key is told here, not by every child again
     _check_store(current)
-    _keep_running(
+    stop = threading.Event()
+    relief = threading.Thread(
+        target=drain.relieve,
+        args=(runtime.inbox, runtime.converger),
+        kwargs={"stop": stop},
+        name="relief",
+        daemon=True,
+    )
+    relief.start()
+    code = _keep_running(
         "worker",
         "worker",
         *("--pool", "prefork", "--concurrency", str(concurrency)),
         *("--queues", f"{LIVE_QUEUE},{BEAT_QUEUE}"),
         *("--without-gossip", "--without-mingle", "--without-heartbeat"),
     )
+    stop.set()
+    relief.join(RELIEF_GRACE_SECONDS)
+    sys.exit(code)
 
 
 @click.command()
 def beat() -> None:
     """Wake what is due and was not woken. More than one does no harm."""
     configure_logs(settings.load())
-    # The plain scheduler keeps nothing on disk: what is due stands in the store.
-    _keep_running("beat", "beat", "--scheduler", "celery.beat:Scheduler", "--pidfile", "")
+    scheduler = "sync_worker.beat:WakeScheduler"
+    sys.exit(_keep_running("beat", "beat", "--scheduler", scheduler, "--pidfile", ""))
 
 
-def _keep_running(name: str, *arguments: str) -> None:
+def _keep_running(name: str, *arguments: str) -> int:
     """Run Celery as a child: it exits on some reconnects and must come back (B6.7)."""
     child = Child(name=name, argv=(*CELERY, *arguments))
-    sys.exit(Supervisor([child]).run())
+    return Supervisor([child]).run()
 
 
 def _check_store(current: Settings) -> None:

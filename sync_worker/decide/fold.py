@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sync_worker.domain import Aspect, Kind, Outcome, Pending, Reason, Record, RecordType
+from sync_worker.domain import (
+    Aspect,
+    Kind,
+    Outcome,
+    Pending,
+    Reason,
+    Record,
+    RecordType,
+    claimed_value,
+)
 
 CompanyPolicy = Literal["primary", "property", "off"]
 
@@ -74,9 +83,14 @@ def fold(
     *,
     watermarks: Mapping[Aspect, int],
     last_claim: str | None,
+    ended_at: int | None,
     company_policy: CompanyPolicy,
 ) -> Folded:
-    """Fold changes, in order of arrival, against what was decided before."""
+    """Fold changes, in order of arrival, against what was decided before.
+
+    `last_claim` is the last value of the link field, "" if it was empty and None if none was ever
+    stored; `ended_at` is when the record was last deleted.
+    """
     folded = Folded()
     fresh: dict[Aspect, list[Pending]] = {}
     for one in sorted(pending, key=lambda each: each.seq):
@@ -88,7 +102,7 @@ def fold(
             folded.told.append(Told(one, Outcome.STALE, "a newer change was decided before"))
         else:
             fresh.setdefault(aspect, []).append(one)
-    ended = _end_of_record(fresh, watermarks)
+    ended = _end_of_record(fresh, watermarks, ended_at)
     for aspect, changes in fresh.items():
         if aspect is Aspect.LINK:
             _fold_link(changes, ended, last_claim, folded)
@@ -122,13 +136,16 @@ def _newest(changes: list[Pending]) -> Pending:
 
 
 def _end_of_record(
-    fresh: Mapping[Aspect, list[Pending]], watermarks: Mapping[Aspect, int]
+    fresh: Mapping[Aspect, list[Pending]], watermarks: Mapping[Aspect, int], ended_at: int | None
 ) -> int | None:
-    """When the record last ended as far as is known: a claim of before then is none any more."""
+    """When the record was deleted, if that is the newest thing known of its existence: a claim of
+    before then is none any more.
+    """
     changes = fresh.get(Aspect.EXISTENCE)
-    if changes and _newest(changes).change.kind is Kind.DELETED:
-        return _newest(changes).occurred_at
-    return watermarks.get(Aspect.EXISTENCE)
+    if changes:
+        newest = _newest(changes)
+        return newest.occurred_at if newest.change.kind is Kind.DELETED else None
+    return ended_at if ended_at == watermarks.get(Aspect.EXISTENCE) else None
 
 
 def _fold_link(
@@ -152,14 +169,24 @@ def _fold_link(
     if unlinks or customer_id is None:
         folded.wanted = Release(winner.change.record, customer_id)
     else:
-        folded.wanted = Latch(winner.change.record, customer_id, _evidence(winner, last_claim))
+        folded.wanted = Latch(
+            winner.change.record, customer_id, _evidence(changes, winner, last_claim)
+        )
 
 
-def _evidence(winner: Pending, last_claim: str | None) -> bool:
-    """B3.7: as the event shows, else whether the value differs from the last one stored."""
-    if winner.change.evidence is not None:
-        return winner.change.evidence
-    return last_claim is not None and last_claim != winner.change.customer_id
+def _evidence(changes: list[Pending], winner: Pending, last_claim: str | None) -> bool:
+    """Whether any change to the winner's value shows that the field changed (B3.7): the event says
+    so, or the value differs from the one before it, the last one stored at first.
+    """
+    before = last_claim
+    for one in sorted(changes, key=lambda each: (each.occurred_at, each.seq)):
+        value, shown = claimed_value(one.change), one.change.evidence
+        if shown is None:
+            shown = before is not None and before != value
+        if shown and value == claimed_value(winner.change):
+            return True
+        before = value
+    return False
 
 
 def _positive_integer(text: str | None) -> int | None:

@@ -7,8 +7,9 @@ from typing import Literal
 
 from sync_worker.decide.fold import Latch, Wanted
 
-Link = Literal["holds", "held"]
-"""What the link index says of a customer and a record: it holds it now, or did before."""
+Link = Literal["holds", "released", "gone"]
+"""What the link index says of a customer and a record: it holds it; it held it until we released
+it; or until somebody else took it away, who may have put it anywhere."""
 
 
 def customers_to_read(wanted: Wanted, known: Mapping[int, Link]) -> set[int]:

@@ -82,6 +82,8 @@ class Leave:
 
     detail: str
     customers: tuple[int, ...]
+    unmet: bool = False
+    """What the record claims is not true all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +120,20 @@ def plan(
     wanted: Wanted,
     customers: Mapping[int, Customer | None],
     *,
+    ours: bool = False,
     salesforce_unlatch: bool = False,
 ) -> Plan:
     """Plan from what was read; a customer that is not there is None.
 
+    `ours` tells that whoever held the record was released by us, and so nobody holds it.
     `salesforce_unlatch` tells whether a path to unlatch Salesforce is set.
     """
+    for one in customers.values():
+        if one is not None and one.slots[wanted.record.slot] is SlotState.UNKNOWN:
+            return _unknown(one, wanted.record.slot)
     if isinstance(wanted, Latch):
         return _plan_latch(wanted, customers)
-    return _plan_release(wanted, customers, salesforce_unlatch=salesforce_unlatch)
+    return _plan_release(wanted, customers, ours=ours, salesforce_unlatch=salesforce_unlatch)
 
 
 def _plan_latch(wanted: Latch, customers: Mapping[int, Customer | None]) -> Plan:
@@ -134,8 +141,6 @@ def _plan_latch(wanted: Latch, customers: Mapping[int, Customer | None]) -> Plan
     if target is None:
         return Missing(wanted.customer_id)
     occupant = target.slots[record.slot]
-    if occupant is SlotState.UNKNOWN:
-        return _unknown(target, record.slot)
     if occupant == record.id:
         return Leave("already latched", (target.id,))
     holders = [one for one in customers.values() if one and one is not target and one.holds(record)]
@@ -147,7 +152,7 @@ def _plan_latch(wanted: Latch, customers: Mapping[int, Customer | None]) -> Plan
 def _taken(wanted: Latch, target: Customer, occupant: Value, holders: list[Customer]) -> Plan:
     concerned = (target.id, *(one.id for one in holders))
     if not wanted.evidence:
-        return Leave("claim is not newer than the latch", concerned)  # B3.7
+        return Leave("claim is not newer than the latch", concerned, unmet=True)  # B3.7
     record = wanted.record
     if occupant is not SlotState.EMPTY:
         return Bury(
@@ -178,13 +183,14 @@ def _latch(record: Record, target: Customer) -> Plan:
 
 
 def _plan_release(
-    wanted: Release, customers: Mapping[int, Customer | None], *, salesforce_unlatch: bool
+    wanted: Release,
+    customers: Mapping[int, Customer | None],
+    *,
+    ours: bool,
+    salesforce_unlatch: bool,
 ) -> Plan:
     record = wanted.record
     read = [one for one in customers.values() if one is not None]
-    for one in read:
-        if one.slots[record.slot] is SlotState.UNKNOWN:
-            return _unknown(one, record.slot)
     holders = [one for one in read if one.holds(record)]
     if len(holders) > 1:
         return Bury(
@@ -196,7 +202,7 @@ def _plan_release(
         )
     if holders:
         return _release(record, holders[0], salesforce_unlatch=salesforce_unlatch)
-    if read:
+    if read and (ours or wanted.only is not None):
         names = ", ".join(str(one.id) for one in read)
         return Leave(f"customer {names} does not hold it", tuple(one.id for one in read))
     if wanted.only is not None:

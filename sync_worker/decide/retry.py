@@ -20,6 +20,10 @@ AUTH_PROBE_SECONDS = 60
 UNKNOWN_RESET_SECONDS = 60.0
 """The wait after a 429 whose headers name no reset: a minute's limit has passed by then (B6.2)."""
 
+LONGEST_RESET_SECONDS = 3600.0
+"""The format of the reset is not documented: one misread by time zones must not park a change for a
+day, and asking once an hour costs little where it is the day's limit (B6.2)."""
+
 RELAYED_NOT_FOUND_STEPS = 3
 """Steps for a `not found` of HubSpot or Salesforce: the record may be seconds old (B6.1)."""
 
@@ -30,6 +34,8 @@ class Trouble(Enum):
     TRANSIENT = "transient"
     RELAYED_NOT_FOUND = "relayed_not_found"
     MISSING_CUSTOMER = "missing_customer"
+    GONE_CUSTOMER = "gone_customer"
+    """It was there before."""
     RATE_LIMITED = "rate_limited"
     UNAUTHORIZED = "unauthorized"
     REJECTED = "rejected"
@@ -75,13 +81,14 @@ def after(
     """
     if trouble is Trouble.RATE_LIMITED:
         wait = UNKNOWN_RESET_SECONDS if reset_seconds is None else reset_seconds
-        return Wait(min(max(wait, 1.0), 86_400.0), failures)
+        return Wait(min(max(wait, 1.0), LONGEST_RESET_SECONDS), failures)
     if trouble is Trouble.UNAUTHORIZED:
         return Wait(AUTH_PROBE_SECONDS * (1 + JITTER * jitter), failures)
     steps, reason = {
         Trouble.TRANSIENT: (len(schedule), Reason.RETRIES_EXHAUSTED),
         Trouble.RELAYED_NOT_FOUND: (RELAYED_NOT_FOUND_STEPS, Reason.REJECTED),
         Trouble.MISSING_CUSTOMER: (not_found_steps, Reason.CUSTOMER_NOT_FOUND),
+        Trouble.GONE_CUSTOMER: (0, Reason.CUSTOMER_NOT_FOUND),
         Trouble.REJECTED: (0, Reason.REJECTED),
     }[trouble]
     if failures >= min(steps, len(schedule)):

@@ -19,8 +19,10 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
                                         urgent          a link or existence change came meanwhile
     sw:mark:MAILBOX             hash    of a record, for as long as there is a store (B3.8):
                                         ASPECT          newest occurred_at decided
-                                        claim           the last value of its link field
+                                        claim           "=" and the last value of its link field
+                                        ended           when it was last deleted
     sw:lease:CUSTOMER           string  token of the mailbox that works on the customer; expires
+    sw:suspect:CUSTOMER         string  token of a write that is not answered; expires (B5.3)
     sw:seen:PERIOD              set     identities accepted in a third of DEDUPE_HOURS; expires
     sw:audit                    stream  one line per settled change, for AUDIT_DAYS (B10.2)
     sw:count                    hash    METRIC or METRIC|LABEL -> how many, ever
@@ -30,9 +32,12 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
     sw:dead:open                hash    "REASON|ASPECT|MAILBOX" -> id of the open dead letter
     sw:dead:ID                  hash    the dead letter
     sw:dead:ID:changes          hash    its changes, as in sw:box
+    sw:dead:ID:attempts         list    the calls that were made for it, JSON
     sw:customer:ACCOUNT:ID      hash    slot -> record id, as last seen, and `at` in microseconds
-    sw:link:ACCOUNT:SLOT:ID     hash    customer -> "holds" or "held" (links.py)
+    sw:link:ACCOUNT:SLOT:ID     hash    customer -> "holds", "released" by us, or
+                                        "gone" by another hand (links.py)
     sw:fusebill:limits          string  the rate limits last told by Fusebill, JSON
+    sw:probe                    string  written by /readyz to find out whether writing works
 
 Celery's own keys begin with `sw:celery:`.
 """
@@ -46,6 +51,7 @@ from sync_worker.inbox.inbox import (
     Inbox,
     LeaseLost,
     Settlement,
+    Suspect,
     Undecoded,
     Verdict,
 )
@@ -57,6 +63,7 @@ __all__ = [
     "Inbox",
     "LeaseLost",
     "Settlement",
+    "Suspect",
     "Undecoded",
     "Verdict",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import msgspec
 
 from sync_worker.domain import Attempt, Change, Pending
@@ -15,7 +18,7 @@ _attempts = msgspec.json.Decoder(list[Attempt])
 
 
 class NewerFormat(Exception):
-    """A stored change is of a newer version: it is left for a worker that can read it."""
+    """Something stored is of a newer version: it is left for a worker that can read it."""
 
 
 def encode_change(change: Change) -> bytes:
@@ -31,17 +34,33 @@ def decode_pending(seq: str, stored: str) -> Pending:
     received, _, form = stored.partition("|")
     version, _, text = form.partition(":")
     if version.encode() != VERSION:
-        raise NewerFormat(f"change {seq} is stored in format {version!r}")
-    try:
+        raise NewerFormat(f"change {seq} is stored in format {version[:20]!r}")
+    with newer_format(f"change {seq}"):
         return Pending(int(seq), int(received), _decoder.decode(text))
-    except msgspec.ValidationError as error:
-        # The version is right but a value is of a newer kind, such as a record type.
-        raise NewerFormat(f"change {seq} holds something this version does not know") from error
+
+
+@contextmanager
+def newer_format(what: str) -> Iterator[None]:
+    """Take whatever cannot be read for something a newer version wrote: it must not be lost."""
+    try:
+        yield
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise NewerFormat(f"{what} holds something this version cannot read") from error
+
+
+def encode_attempt(attempt: Attempt) -> str:
+    """One attempt as JSON."""
+    return _encoder.encode(attempt).decode()
 
 
 def encode_attempts(attempts: list[Attempt]) -> str:
     """Attempts as JSON."""
     return _encoder.encode(attempts).decode()
+
+
+def decode_attempt(text: str) -> Attempt:
+    """Read `encode_attempt` back."""
+    return msgspec.json.decode(text, type=Attempt)
 
 
 def decode_attempts(text: str | None) -> list[Attempt]:

@@ -18,10 +18,12 @@ from sync_worker.domain import (
     Aspect,
     Attempt,
     Change,
+    Kind,
     Outcome,
     Pending,
     Reason,
     Source,
+    claimed_value,
 )
 from sync_worker.inbox import codec, scripts
 from sync_worker.settings import Settings
@@ -37,10 +39,24 @@ KEPT_ATTEMPTS = 50
 """Calls kept of one mailbox: the whole retry schedule with room to spare."""
 
 CLAIM = "claim"
-"""The field of `sw:mark` that holds the last value of the link field."""
+"""The field of `sw:mark` that holds the last value of the link field, behind a `=`."""
+
+ENDED = "ended"
+"""The field of `sw:mark` that holds when the record was last deleted."""
+
+UNREADABLE_SECONDS = 60
+"""How soon a mailbox that only a newer version can read is looked at again (B10.5)."""
 
 _NO_CUSTOMERS: tuple[int, ...] = ()
 _pack = msgspec.msgpack.Encoder().encode
+
+
+class Suspect(Exception):
+    """A write that was not answered may yet land on a customer; `seconds` says for how long."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"a write may yet land for {seconds:.1f} s")
+        self.seconds = seconds
 
 
 class LeaseLost(Exception):
@@ -79,6 +95,9 @@ class Claim:
     attempts: list[Attempt]
     watermarks: dict[Aspect, int]
     last_claim: str | None
+    """The last value of the link field: "" if it was empty, None if none was ever stored."""
+    ended_at: int | None
+    """When the record was last deleted, as far as that was decided."""
     customers: tuple[int, ...] = _NO_CUSTOMERS
     """The customers that are leased with it."""
 
@@ -91,6 +110,13 @@ class Verdict:
     outcome: Outcome
     detail: str = ""
     customers: tuple[int, ...] = _NO_CUSTOMERS
+    unmet: bool = False
+    """It is settled although the record's claim is not true: older dead letters stay open."""
+
+    @property
+    def satisfies(self) -> bool:
+        """Whether the aspect is true now (B6.10)."""
+        return self.outcome in SATISFIED and not self.unmet
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +129,9 @@ class Burial:
     next_step: str
     pending: tuple[Pending, ...]
     customers: tuple[int, ...] = _NO_CUSTOMERS
+    attempts: tuple[Attempt, ...] = ()
+    evidence: bool = False
+    """The link field was known to have changed (B3.7); a replay must still know."""
 
 
 @dataclass(slots=True)
@@ -111,14 +140,16 @@ class Settlement:
 
     verdicts: list[Verdict] = field(default_factory=list)
     burials: list[Burial] = field(default_factory=list)
+    answer_lost: bool = False
+    """The last write was not answered: its customer stays suspect (B5.3)."""
 
     def all_verdicts(self) -> Iterable[Verdict]:
         """The outcomes, those of buried changes included."""
         yield from self.verdicts
         for burial in self.burials:
             for pending in burial.pending:
-                detail = f"{burial.reason}: {burial.message}"
-                yield Verdict(pending, Outcome.DEAD_LETTER, detail, burial.customers)
+                # The reason alone: the message may quote what stands in the record (B10.3).
+                yield Verdict(pending, Outcome.DEAD_LETTER, burial.reason, burial.customers)
 
 
 class Inbox:
@@ -129,12 +160,19 @@ class Inbox:
     """
 
     def __init__(
-        self, client: redis.Redis, *, dedupe_hours: int, audit_days: int, lease_seconds: float
+        self,
+        client: redis.Redis,
+        *,
+        dedupe_hours: int,
+        audit_days: int,
+        lease_seconds: float,
+        late_write_seconds: float = 90,
     ) -> None:
         self._client = client
         self._dedupe_ms = dedupe_hours * HOUR_MS // 3
         self._audit_days = audit_days
         self._lease_ms = int(lease_seconds * 1000)
+        self._late_write_ms = int(late_write_seconds * 1000)
         self._accept = scripts.load(client, "accept")
         self._claim = scripts.load(client, "claim")
         self._hold = scripts.load(client, "hold")
@@ -150,6 +188,7 @@ class Inbox:
             dedupe_hours=settings.dedupe_hours,
             audit_days=settings.audit_days,
             lease_seconds=settings.lease_seconds,
+            late_write_seconds=settings.late_write_seconds,
         )
 
     def accept(
@@ -185,35 +224,27 @@ class Inbox:
             answer = self._claim(args=[mailbox, token, self._lease_ms])
         if answer[0] != "claimed":
             return None
-        work, marks = _pairs(answer[3]), _pairs(answer[4])
-        claim = Claim(
-            mailbox=mailbox,
-            token=token,
-            pending=[],
-            failures=int(work.get("failures", 0)),
-            attempts=codec.decode_attempts(work.get("attempts")),
-            watermarks={Aspect(key): int(at) for key, at in marks.items() if key != CLAIM},
-            last_claim=marks.get(CLAIM),
-        )
+        claim = Claim(mailbox, token, [], 0, [], {}, None, None)
         try:
-            claim.pending = sorted(
-                (codec.decode_pending(seq, stored) for seq, stored in _pairs(answer[2]).items()),
-                key=lambda pending: pending.seq,
-            )
+            _read_claim(claim, *(_pairs(part) for part in answer[2:]))
         except codec.NewerFormat:
-            self.postpone(claim, seconds=60, failures=claim.failures)
+            self.postpone(claim, seconds=UNREADABLE_SECONDS, failures=claim.failures)
             raise
         return claim
 
-    def hold(self, claim: Claim, customers: Iterable[int]) -> int | None:
+    def hold(
+        self, claim: Claim, customers: Iterable[int], *, to_write: int | None = None
+    ) -> int | None:
         """Take or renew the lease of the mailbox and of these customers, all or none (B5.3).
 
+        `to_write` is the customer that is written next; it is suspect until the answer is there.
         Gives the store's clock in microseconds, or None while another mailbox holds one of the
         customers. Raises LeaseLost.
         """
         wanted = tuple(sorted(customers))
+        fixed = [claim.mailbox, claim.token, self._lease_ms, self._late_write_ms, to_write or ""]
         with store_errors():
-            held = self._hold(args=[claim.mailbox, claim.token, self._lease_ms, *wanted])
+            held = self._hold(args=[*fixed, *wanted])
         if held == -1:
             raise LeaseLost(claim.mailbox)
         if held == 0:
@@ -224,40 +255,47 @@ class Inbox:
     def settle(self, claim: Claim, settlement: Settlement) -> int:
         """Give the claimed changes their outcomes and let go of the mailbox (B6.8).
 
-        Gives the number of changes that came meanwhile. Raises LeaseLost.
+        Gives the number of changes that came meanwhile. Raises LeaseLost; raises Suspect, with
+        nothing settled, while an unanswered write may yet land on one of the customers (B5.3).
         """
         verdicts = list(settlement.all_verdicts())
-        satisfied = {v.pending.change.aspect for v in verdicts if v.outcome in SATISFIED}
-        ended = {v.pending.change.aspect for v in verdicts if v.outcome not in DECIDED}
-        attempts = codec.encode_attempts(claim.attempts[-KEPT_ATTEMPTS:])
+        satisfied = {v.pending.change.aspect for v in verdicts if v.satisfies}
+        buried = {burial.aspect for burial in settlement.burials}
+        ended = {v.pending.change.aspect for v in verdicts} - satisfied - buried
         packed = _pack(
             [
                 [_audit_line(verdict) for verdict in verdicts],
                 _marks(claim, verdicts),
                 sorted(satisfied),
-                sorted(ended - satisfied),
-                [_letter(claim.mailbox, burial, attempts) for burial in settlement.burials],
+                sorted(ended),
+                [_letter(claim.mailbox, burial) for burial in settlement.burials],
                 [str(customer) for customer in claim.customers],
                 list(Reason),
                 _flat(Counter(f"settled|{verdict.outcome}" for verdict in verdicts)),
+                settlement.answer_lost,
             ]
         )
         with store_errors():
-            left = self._settle(
+            left, suspect_ms = self._settle(
                 args=[claim.mailbox, claim.token, WAKE_GRACE_MS, self._audit_days, packed]
             )
         if left == -1:
             raise LeaseLost(claim.mailbox)
+        if left == -2:
+            raise Suspect(suspect_ms / 1000)
         return int(left)
 
-    def postpone(self, claim: Claim, *, seconds: float, failures: int) -> None:
+    def postpone(
+        self, claim: Claim, *, seconds: float, failures: int, answer_lost: bool = False
+    ) -> None:
         """Put the mailbox back for later, with `failures` steps of the schedule used up.
 
-        Raises LeaseLost.
+        `answer_lost` tells that a write was sent and not answered. Raises LeaseLost.
         """
         attempts = codec.encode_attempts(claim.attempts[-KEPT_ATTEMPTS:])
         delay = max(0, round(seconds * 1000))
-        fixed = [claim.mailbox, claim.token, delay, failures, attempts, WAKE_GRACE_MS]
+        lost = "1" if answer_lost else ""
+        fixed = [claim.mailbox, claim.token, delay, failures, attempts, lost]
         with store_errors():
             due = self._postpone(args=[*fixed, *claim.customers])
         if due == -1:
@@ -283,6 +321,23 @@ class Inbox:
             return list(self._wake(args=[limit, WAKE_GRACE_MS]))
 
 
+def _read_claim(
+    claim: Claim, box: dict[str, str], work: dict[str, str], marks: dict[str, str]
+) -> None:
+    """Fill a claim from the store. Raises codec.NewerFormat for what this version cannot read."""
+    with codec.newer_format(claim.mailbox):
+        claim.failures = int(work.get("failures", 0))
+        claim.attempts = codec.decode_attempts(work.get("attempts"))
+        known = {aspect: marks[aspect] for aspect in Aspect if aspect in marks}
+        claim.watermarks = {aspect: int(at) for aspect, at in known.items()}
+        claim.last_claim = marks[CLAIM].removeprefix("=") if CLAIM in marks else None
+        claim.ended_at = int(marks[ENDED]) if ENDED in marks else None
+        claim.pending = [
+            codec.decode_pending(seq, stored)
+            for seq, stored in sorted(box.items(), key=lambda item: int(item[0]))
+        ]
+
+
 def _flat(mapping: Mapping[Any, Any] | None) -> list[Any]:
     return [part for pair in (mapping or {}).items() for part in pair]
 
@@ -291,7 +346,7 @@ def _pairs(flat: list[str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _undecoded_letter(item: Undecoded) -> dict[str, str]:
+def _undecoded_letter(item: Undecoded) -> dict[str, object]:
     stored = msgspec.json.encode({"source": item.source, "raw": item.raw}).decode()
     return {
         "reason": Reason.UNDECODABLE,
@@ -302,12 +357,13 @@ def _undecoded_letter(item: Undecoded) -> dict[str, str]:
         "message": item.message,
         "next_step": "Mend what the sender sends and have it send this again.",
         "customer_ids": "[]",
-        "attempts": "[]",
+        "attempts": [],
+        "evidence": "0",
         "change": f"raw:{stored}",
     }
 
 
-def _letter(mailbox: str, burial: Burial, attempts: str) -> dict[str, object]:
+def _letter(mailbox: str, burial: Burial) -> dict[str, object]:
     return {
         "reason": burial.reason,
         "aspect": burial.aspect,
@@ -316,7 +372,8 @@ def _letter(mailbox: str, burial: Burial, attempts: str) -> dict[str, object]:
         "message": burial.message,
         "next_step": burial.next_step,
         "customer_ids": msgspec.json.encode(burial.customers).decode(),
-        "attempts": attempts,
+        "attempts": [codec.encode_attempt(one) for one in burial.attempts],
+        "evidence": str(int(burial.evidence)),
         "seqs": [str(pending.seq) for pending in burial.pending],
     }
 
@@ -358,5 +415,7 @@ def _marks(claim: Claim, verdicts: Iterable[Verdict]) -> list[str]:
     for aspect, pending in newest.items():
         flat += (aspect, str(pending.occurred_at))
         if aspect is Aspect.LINK:
-            flat += (CLAIM, pending.change.customer_id or "")
+            flat += (CLAIM, f"={claimed_value(pending.change)}")
+        if pending.change.kind is Kind.DELETED:
+            flat += (ENDED, str(max(pending.occurred_at, claim.ended_at or 0)))
     return flat

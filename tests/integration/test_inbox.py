@@ -13,10 +13,20 @@ from sync_worker import dead_letters, events, replay, store
 from sync_worker.dead_letters import DeadLetter, Filter
 from sync_worker.domain import Aspect, Attempt, Outcome, Pending, Reason, Source
 from sync_worker.embedded_redis import EmbeddedRedis
-from sync_worker.inbox import Burial, Claim, Inbox, LeaseLost, Settlement, Undecoded, Verdict
+from sync_worker.inbox import (
+    Burial,
+    Claim,
+    Inbox,
+    LeaseLost,
+    Settlement,
+    Suspect,
+    Undecoded,
+    Verdict,
+    scripts,
+)
 from sync_worker.inbox.codec import NewerFormat
 from sync_worker.status import read_counters, read_status
-from tests.changes import COMPANY, CONTACT, NOW, hinted, linked, touched, unlinked
+from tests.changes import COMPANY, CONTACT, NOW, deleted, hinted, linked, touched, unlinked
 
 BOX = CONTACT.mailbox
 
@@ -38,7 +48,16 @@ def settled(inbox: Inbox, claim: Claim, outcome: Outcome = Outcome.LATCHED) -> i
 
 
 def buried(inbox: Inbox, claim: Claim, reason: Reason = Reason.CONFLICT) -> None:
-    burial = Burial(Aspect.LINK, reason, "why", "do this", tuple(claim.pending), (8714402,))
+    burial = Burial(
+        Aspect.LINK,
+        reason,
+        "why",
+        "do this",
+        tuple(claim.pending),
+        (8714402,),
+        attempts=tuple(claim.attempts),
+        evidence=True,
+    )
     inbox.settle(claim, Settlement(burials=[burial]))
 
 
@@ -186,6 +205,13 @@ def test_b6_8_an_urgent_change_ends_the_back_off_and_restarts_the_schedule(inbox
     assert len(claim.pending) == 2
 
 
+def test_b6_8_an_urgent_change_restarts_the_schedule_of_a_mailbox_that_is_due_too(inbox, client):
+    inbox.accept([linked()])
+    inbox.postpone(claimed(inbox), seconds=0, failures=5)
+    inbox.accept([linked(customer="9")])
+    assert claimed(inbox).failures == 0
+
+
 def test_b6_8_other_changes_leave_the_back_off(inbox):
     inbox.accept([linked()])
     inbox.postpone(claimed(inbox), seconds=3600, failures=5)
@@ -229,6 +255,14 @@ def test_b3_8_the_watermark_keeps_the_newest_decided_time(inbox, client):
     again = claimed(inbox)
     assert again.watermarks == {Aspect.LINK: NOW}
     assert again.last_claim == "8714402"
+    assert again.ended_at is None
+
+
+def test_a_deletion_is_remembered_apart_from_what_else_happened_to_the_record(inbox):
+    inbox.accept([deleted()])
+    settled(inbox, claimed(inbox), Outcome.DEAD_LETTER)
+    inbox.accept([touched(occurred_at=NOW + 1)])
+    assert claimed(inbox).ended_at == NOW
 
 
 @pytest.mark.parametrize("outcome", [Outcome.IGNORED, Outcome.STALE, Outcome.SUPERSEDED])
@@ -251,7 +285,7 @@ def test_an_unlink_ends_the_claim(inbox):
     inbox.accept([unlinked(occurred_at=NOW + 1)])
     settled(inbox, claimed(inbox), Outcome.UNLATCHED)
     inbox.accept([linked()])
-    assert claimed(inbox).last_claim is None
+    assert claimed(inbox).last_claim == ""
 
 
 def test_b10_2_each_settled_change_leaves_one_audit_line_without_its_body(inbox, client):
@@ -282,10 +316,13 @@ def test_b6_9_a_dead_letter_keeps_changes_attempts_and_what_to_do(inbox, client)
 def test_b6_5_repeats_update_the_one_open_dead_letter(inbox, client):
     for n in range(3):
         inbox.accept([linked(occurred_at=NOW + n)])
-        buried(inbox, claimed(inbox))
+        claim = claimed(inbox)
+        claim.attempts.append(Attempt(at=NOW, call=str(n)))
+        buried(inbox, claim)
     (letter,) = letters(client)
     assert len(letter.changes) == 3
     assert letter.first_failed_at <= letter.last_failed_at
+    assert [attempt.call for attempt in letter.attempts] == ["0", "1", "2"]
 
 
 def test_b6_5_other_reasons_and_records_have_their_own(inbox, client):
@@ -359,7 +396,7 @@ def test_b6_11_a_replay_that_fails_for_another_reason_leaves_one_open(inbox, cli
     replayed(client)
     buried(inbox, claimed(inbox), Reason.REJECTED)
     (letter,) = letters(client)
-    assert letter.reason is Reason.REJECTED
+    assert letter.reason == Reason.REJECTED
 
 
 def test_b6_11_a_replay_overtaken_by_newer_news_is_closed(inbox, client):
@@ -410,11 +447,117 @@ def test_b6_11_the_pace_is_kept_and_progress_told(inbox, client):
     assert sorted(woken) == sorted([BOX, COMPANY.mailbox])
 
 
+def test_b6_11_a_replay_asked_for_twice_says_the_same_twice(inbox, client):
+    """redis-py asks again when the answer was lost."""
+    inbox.accept([linked()])
+    buried(inbox, claimed(inbox))
+    script = scripts.load(client, "replay")
+    (stored,) = client.hgetall("sw:dead:1:changes").items()
+    asked = ["1", "replay-x", 0, *stored]
+    assert script(args=asked) == script(args=asked) == ["open", BOX]
+    assert script(args=["1", "replay-y", 0, *stored])[0] == "replaying"
+
+
+def test_b6_11_a_replay_put_back_during_the_work_is_not_closed_by_it(inbox, client):
+    inbox.accept([linked()])
+    buried(inbox, claimed(inbox))
+    inbox.accept([linked(occurred_at=NOW - 1)])
+    claim = claimed(inbox)
+    replayed(client)
+    settled(inbox, claim, Outcome.STALE)
+    assert [letter.state for letter in letters(client)] == ["replaying"]
+    buried(inbox, claimed(inbox))
+    assert [(letter.id, letter.state) for letter in letters(client)] == [("1", "open")]
+
+
+def test_b6_5_a_letter_whose_older_change_ended_otherwise_stays_the_same_letter(inbox, client):
+    inbox.accept([linked()])
+    buried(inbox, claimed(inbox))
+    inbox.accept([linked(occurred_at=NOW + 1)])
+    buried(inbox, claimed(inbox))
+    replayed(client)
+    claim = claimed(inbox)
+    old, new = claim.pending
+    burial = Burial(Aspect.LINK, Reason.CONFLICT, "why", "do this", (new,))
+    inbox.settle(claim, Settlement([Verdict(old, Outcome.SUPERSEDED)], [burial]))
+    (letter,) = letters(client)
+    assert (letter.id, letter.state, len(letter.changes)) == ("1", "open", 2)
+
+
+def test_b6_10_what_is_settled_but_unmet_closes_no_dead_letter(inbox, client):
+    inbox.accept([linked()])
+    buried(inbox, claimed(inbox))
+    inbox.accept([linked(occurred_at=NOW + 1)])
+    claim = claimed(inbox)
+    verdict = Verdict(claim.pending[0], Outcome.UNCHANGED, unmet=True)
+    inbox.settle(claim, Settlement([verdict]))
+    assert [letter.state for letter in letters(client)] == ["open"]
+
+
+def test_b3_7_a_replay_still_knows_what_showed_the_change(inbox, client):
+    inbox.accept([linked(evidence=None)])
+    buried(inbox, claimed(inbox))
+    replayed(client)
+    assert claimed(inbox).pending[0].change.evidence is True
+
+
+def test_b5_3_nothing_is_settled_while_an_unanswered_write_may_land(inbox, client):
+    inbox.accept([linked(), linked(COMPANY)])
+    claim = claimed(inbox)
+    inbox.hold(claim, {5}, to_write=5)
+    inbox.postpone(claim, seconds=0, failures=1, answer_lost=True)
+    for record in (CONTACT, COMPANY):
+        client.zadd("sw:due", {record.mailbox: 1})
+        again = claimed(inbox, record.mailbox)
+        inbox.hold(again, {5})
+        with pytest.raises(Suspect) as caught:
+            settled(inbox, again)
+        assert 80 < caught.value.seconds <= 90
+        inbox.postpone(again, seconds=0, failures=1)
+    client.delete("sw:suspect:5")
+    client.zadd("sw:due", {BOX: 1})
+    again = claimed(inbox)
+    inbox.hold(again, {5})
+    assert settled(inbox, again) == 0
+
+
+def test_b5_3_an_answered_write_leaves_no_suspicion_of_its_own(inbox, client):
+    inbox.accept([linked()])
+    claim = claimed(inbox)
+    inbox.hold(claim, {5}, to_write=5)
+    settled(inbox, claim)
+    assert not client.exists("sw:suspect:5")
+
+
+def test_b5_3_an_answered_write_does_not_clear_an_older_one(inbox, client):
+    inbox.accept([linked()])
+    claim = claimed(inbox)
+    inbox.hold(claim, {5}, to_write=5)
+    inbox.postpone(claim, seconds=0, failures=1, answer_lost=True)
+    client.zadd("sw:due", {BOX: 1})
+    again = claimed(inbox)
+    inbox.hold(again, {5}, to_write=5)
+    with pytest.raises(Suspect):
+        settled(inbox, again)
+
+
+def test_b5_3_a_vanished_workers_write_is_suspect(inbox, client):
+    inbox.accept([linked()])
+    inbox.hold(claimed(inbox), {5}, to_write=5)
+    expire_lease(client, BOX)
+    client.delete("sw:lease:5")
+    again = claimed(inbox)
+    inbox.hold(again, {5})
+    with pytest.raises(Suspect):
+        settled(inbox, again)
+
+
 def test_b2_10_one_dead_letter_per_distinct_body(inbox, client):
     for raw in (b"\xff{", b"\xff{", b"other"):
         inbox.accept([], undecoded=[Undecoded(Source.HUBSPOT, raw.hex(), raw, "not JSON")])
     found = letters(client)
     assert sorted(letter.raw or b"" for letter in found) == [b"other", b"\xff{"]
+    assert {client.hlen(f"sw:dead:{letter.id}:changes") for letter in found} == {1}
     assert {letter.reason for letter in found} == {Reason.UNDECODABLE}
     planned = replay.plan(found)
     assert not planned.letters
@@ -460,6 +603,32 @@ def test_b10_5_a_newer_format_is_left_to_a_newer_worker(inbox, client):
     assert client.hlen(f"sw:box:{BOX}") == 1
     assert client.zscore("sw:due", BOX) > 1
     assert not client.hget(f"sw:work:{BOX}", "token")
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "value"),
+    [
+        (f"sw:mark:{BOX}", "link", "not a number"),
+        (f"sw:work:{BOX}", "attempts", "{broken"),
+        (f"sw:box:{BOX}", "1", "not even a time"),
+        (f"sw:box:{BOX}", "1", f"{NOW}|1:{{broken"),
+    ],
+)
+def test_b10_5_what_cannot_be_read_is_left_and_its_lease_given_back(
+    inbox, client, key, field, value
+):
+    inbox.accept([linked()])
+    client.hset(key, field, value)
+    with pytest.raises(NewerFormat):
+        inbox.claim(BOX)
+    assert not client.hget(f"sw:work:{BOX}", "token")
+    assert client.hlen(f"sw:box:{BOX}") == 1
+
+
+def test_b10_5_marks_of_a_newer_version_are_no_obstacle(inbox, client):
+    inbox.accept([linked()])
+    client.hset(f"sw:mark:{BOX}", "something new", "x")
+    assert claimed(inbox).watermarks == {}
 
 
 @pytest.fixture

@@ -47,10 +47,9 @@ local function owe(mailbox, urgent)
     if urgent == 1 then redis.call('HSET', 'sw:work:' .. mailbox, 'urgent', '1') end
     return
   end
+  if work[2] and urgent == 1 then redis.call('HDEL', 'sw:work:' .. mailbox, 'failures') end
   local due = redis.call('ZSCORE', 'sw:due', mailbox)
-  if due and tonumber(due) <= now then return end
-  if due and urgent == 0 then return end
-  if work[2] then redis.call('HDEL', 'sw:work:' .. mailbox, 'failures') end
+  if due and (tonumber(due) <= now or urgent == 0) then return end
   set_due(mailbox, now, now + wake_grace_ms)
   answer[#answer + 1] = mailbox
 end
@@ -70,7 +69,9 @@ if answer[1] > 0 and dedupe_ms > 0 then
 end
 
 for _, letter in ipairs(undecodable) do
-  bury(letter, {redis.call('INCR', 'sw:seq'), now .. '|' .. letter.change}, now)
+  -- A sender repeats what is answered 400: one copy of a body is enough.
+  local known = redis.call('HEXISTS', 'sw:dead:open', open_key(letter.reason, '', letter.digest)) == 1
+  bury(letter, known and {} or {redis.call('INCR', 'sw:seq'), now .. '|' .. letter.change}, now)
 end
 for i = 1, #reconcile, 2 do
   redis.call('HSETNX', 'sw:reconcile', reconcile[i], now .. '|' .. reconcile[i + 1])

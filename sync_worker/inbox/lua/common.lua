@@ -20,10 +20,16 @@ local function lease_lost(mailbox, token)
   return redis.call('HGET', 'sw:work:' .. mailbox, 'token') ~= token
 end
 
-local function release_customers(customers, token)
+-- Give customers back. What was written to one is known to have arrived, unless the answer was lost:
+-- then the customer stays suspect for as long as the write may still land (B5.3).
+local function release_customers(customers, token, answer_lost)
   for _, customer in ipairs(customers) do
     local key = 'sw:lease:' .. customer
-    if redis.call('GET', key) == token then redis.call('DEL', key) end
+    if redis.call('GET', key) == token then
+      redis.call('DEL', key)
+      local suspect = 'sw:suspect:' .. customer
+      if not answer_lost and redis.call('GET', suspect) == token then redis.call('DEL', suspect) end
+    end
   end
 end
 
@@ -45,6 +51,14 @@ local function close_dead_letter(id, state, now)
   count('dead_letters_closed|' .. state, 1)
 end
 
+-- Whether a change of the dead letter is still in its mailbox.
+local function waits_in_box(id, mailbox)
+  for _, seq in ipairs(redis.call('HKEYS', 'sw:dead:' .. id .. ':changes')) do
+    if redis.call('HEXISTS', 'sw:box:' .. mailbox, seq) == 1 then return true end
+  end
+  return false
+end
+
 -- Write a dead letter, or update the one that is open for the same mailbox, aspect and reason
 -- (B6.5); a body that never became a change is told apart by `digest` instead (B2.10).
 -- `changes` is a flat list: number, stored value, number, stored value ...
@@ -62,10 +76,14 @@ local function bury(letter, changes, now)
   end
   redis.call('HSET', 'sw:dead:' .. id, 'state', 'open', 'last_failed_at', now,
     'message', letter.message, 'next_step', letter.next_step,
-    'customer_ids', letter.customer_ids, 'attempts', letter.attempts)
+    'customer_ids', letter.customer_ids, 'evidence', letter.evidence)
   redis.call('ZADD', 'sw:dead:waiting', now, id)
   for i = 1, #changes, 2 do
     redis.call('HSET', 'sw:dead:' .. id .. ':changes', changes[i], changes[i + 1])
   end
+  for _, attempt in ipairs(letter.attempts) do
+    redis.call('RPUSH', 'sw:dead:' .. id .. ':attempts', attempt)
+  end
+  redis.call('LTRIM', 'sw:dead:' .. id .. ':attempts', -200, -1)
   return id
 end

@@ -5,9 +5,11 @@
 -- Returns {state before, mailbox}; the changes were put back only if that state is 'open'.
 
 local key = 'sw:dead:' .. ARGV[1]
-local letter = redis.call('HMGET', key, 'state', 'mailbox')
+local letter = redis.call('HMGET', key, 'state', 'mailbox', 'replay_id')
 if not letter[1] then return {'', ''} end
-if letter[1] ~= 'open' then return letter end
+-- Asked again after a lost answer, it says what it said: this replay put it back.
+if letter[1] == 'replaying' and letter[3] == ARGV[2] then return {'open', letter[2]} end
+if letter[1] ~= 'open' then return {letter[1], letter[2]} end
 local now = now_ms()
 local mailbox = letter[2]
 redis.call('HSET', key, 'state', 'replaying', 'replay_id', ARGV[2], 'replayed_at', now)
@@ -19,4 +21,4 @@ else
   redis.call('HDEL', 'sw:work:' .. mailbox, 'failures')
   set_due(mailbox, now, now + tonumber(ARGV[3]))
 end
-return letter
+return {'open', mailbox}

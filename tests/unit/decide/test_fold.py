@@ -26,7 +26,13 @@ from tests.changes import (
 
 
 def folded(changes: list[Pending], **more: object) -> Folded:
-    fixed = {"watermarks": {}, "last_claim": None, "company_policy": "property", **more}
+    fixed = {
+        "watermarks": {},
+        "last_claim": None,
+        "ended_at": None,
+        "company_policy": "property",
+        **more,
+    }
     return fold(changes, **fixed)  # type: ignore[arg-type]
 
 
@@ -174,14 +180,28 @@ def test_a_claim_does_not_outlive_its_record():
 
 
 def test_a_late_claim_of_a_record_that_ended_is_not_latched():
-    result = folded(pending(linked()), watermarks={Aspect.EXISTENCE: NOW + 1})
+    result = folded(pending(linked()), watermarks={Aspect.EXISTENCE: NOW + 1}, ended_at=NOW + 1)
     assert result.wanted is None
     assert outcomes(result) == {1: Outcome.SUPERSEDED}
 
 
 def test_a_claim_after_the_end_counts():
-    result = folded(pending(linked(occurred_at=NOW + 2)), watermarks={Aspect.EXISTENCE: NOW + 1})
+    marks = {Aspect.EXISTENCE: NOW + 1}
+    result = folded(pending(linked(occurred_at=NOW + 2)), watermarks=marks, ended_at=NOW + 1)
     assert result.wanted is not None
+
+
+@pytest.mark.parametrize("kind", [Kind.MERGED, Kind.RESTORED])
+def test_a_merge_into_a_record_or_its_restoration_does_not_end_it(kind):
+    """Decided before, or in the same batch and millisecond: its claim stands."""
+    assert folded(pending(linked()), watermarks={Aspect.EXISTENCE: NOW}).wanted is not None
+    marks = {Aspect.EXISTENCE: NOW + 1}
+    assert folded(pending(linked()), watermarks=marks, ended_at=NOW - 5).wanted is not None
+    assert folded(pending(_change(CONTACT, kind, Aspect.EXISTENCE), linked())).wanted is not None
+    both = pending(
+        deleted(), _change(CONTACT, kind, Aspect.EXISTENCE, occurred_at=NOW + 1), linked()
+    )
+    assert folded(both).wanted is not None
 
 
 def test_a_touch_does_not_end_a_record():
@@ -190,7 +210,8 @@ def test_a_touch_does_not_end_a_record():
 
 
 @pytest.mark.parametrize(
-    ("last_claim", "evidence"), [(None, False), ("8714402", False), ("8714401", True)]
+    ("last_claim", "evidence"),
+    [(None, False), ("8714402", False), ("8714401", True), ("", True)],
 )
 def test_b3_7_soap_shows_a_change_only_against_the_last_value(last_claim, evidence):
     result = folded(pending(linked(ACCOUNT, evidence=None)), last_claim=last_claim)
@@ -200,6 +221,22 @@ def test_b3_7_soap_shows_a_change_only_against_the_last_value(last_claim, eviden
 def test_b3_7_what_the_event_shows_needs_no_comparison():
     result = folded(pending(linked(evidence=False)), last_claim="1")
     assert result.wanted == Latch(CONTACT, 8714402, evidence=False)
+
+
+def test_b3_7_evidence_of_an_earlier_event_with_the_same_value_counts():
+    shown, silent = linked(evidence=True), linked(evidence=False, occurred_at=NOW + 1)
+    assert folded(pending(shown, silent)).wanted == Latch(CONTACT, 8714402, evidence=True)
+    other = linked(customer="1", evidence=True)
+    assert folded(pending(other, silent)).wanted == Latch(CONTACT, 8714402, evidence=False)
+
+
+def test_b3_9_a_soap_burst_shows_what_its_messages_would_show_one_by_one():
+    first, second = linked(ACCOUNT, customer="1", evidence=None), linked(ACCOUNT, evidence=None)
+    assert folded(pending(first, second)).wanted == Latch(ACCOUNT, 8714402, evidence=True)
+    cleared = unlinked(ACCOUNT, evidence=None)
+    assert folded(pending(cleared, second)).wanted == Latch(ACCOUNT, 8714402, evidence=True)
+    assert folded(pending(second, second)).wanted == Latch(ACCOUNT, 8714402, evidence=False)
+    assert folded(pending(first, cleared, second)).wanted == Latch(ACCOUNT, 8714402, evidence=True)
 
 
 CHANGES = st.builds(

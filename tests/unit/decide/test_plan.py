@@ -90,6 +90,7 @@ def test_b3_7_without_evidence_nothing_is_displaced(customers):
     made = plan(latch(evidence=False), customers)
     assert isinstance(made, Leave)
     assert made.detail == "claim is not newer than the latch"
+    assert made.unmet
 
 
 def test_b3_7_without_evidence_an_empty_slot_is_filled():
@@ -154,8 +155,22 @@ def test_b5_6_salesforce_is_released_only_where_a_path_is_set():
 
 
 def test_b5_1_a_release_that_is_already_true_needs_no_call():
-    made = plan(Release(CONTACT, None), given_customers(customer(N, hubspot_contact="999")))
+    read = given_customers(customer(N, hubspot_contact="999"))
+    assert plan(Release(CONTACT, N), read) == Leave(f"customer {N} does not hold it", (N,))
+    made = plan(Release(CONTACT, None), read, ours=True)
     assert made == Leave(f"customer {N} does not hold it", (N,))
+
+
+def test_b4_5_who_took_a_record_away_may_have_put_it_anywhere():
+    made = plan(Release(CONTACT, None), given_customers(customer(N)), ours=False)
+    assert isinstance(made, Bury)
+    assert made.reason is Reason.CUSTOMER_NOT_FOUND
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.slot)
+def test_b7_4_a_holder_whose_slot_is_unknown_may_hold_it_still(record):
+    read = given_customers(customer(N), customer(7, **{record.slot: SlotState.UNKNOWN}))
+    assert isinstance(plan(latch(record), read), Unknown)
 
 
 def test_b4_2_several_holders_are_never_guessed_at():

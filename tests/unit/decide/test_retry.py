@@ -35,6 +35,7 @@ def test_b6_1_transient_trouble_walks_the_schedule_and_ends():
     [
         (Trouble.RELAYED_NOT_FOUND, 3, Reason.REJECTED),
         (Trouble.MISSING_CUSTOMER, 5, Reason.CUSTOMER_NOT_FOUND),
+        (Trouble.GONE_CUSTOMER, 0, Reason.CUSTOMER_NOT_FOUND),
         (Trouble.REJECTED, 0, Reason.REJECTED),
     ],
 )
@@ -57,7 +58,7 @@ def test_b6_2_b6_4_waiting_for_the_account_uses_up_no_attempt(trouble, failures)
 
 
 @pytest.mark.parametrize(
-    ("reset", "waits"), [(17.0, 17.0), (None, 60.0), (-3.0, 1.0), (10.0**9, 86_400.0), (0.0, 1.0)]
+    ("reset", "waits"), [(17.0, 17.0), (None, 60.0), (-3.0, 1.0), (10.0**9, 3600.0), (0.0, 1.0)]
 )
 def test_b6_2_a_rate_limit_waits_for_its_reset(reset, waits):
     assert decided(Trouble.RATE_LIMITED, reset_seconds=reset) == Wait(waits, 0)

@@ -1,0 +1,29 @@
+"""Beat's scheduler: nothing on disk, and no heap of ticks while no worker runs.
+
+What is due stands in the store, so a tick that was missed is made up for by the next. A tick that
+still waits in the queue makes another one needless, and Celery's `expires` only has a worker throw
+a late message away: it takes nothing out of Redis.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import beat
+
+from sync_worker import settings, store
+from sync_worker.celery import BEAT_QUEUE, KEY_PREFIX
+
+
+class WakeScheduler(beat.Scheduler):
+    """Sends a tick only when none waits."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._redis = store.connect(settings.load().redis_url.get_secret_value())
+
+    def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
+        """Send what is due, unless the last one was not taken yet."""
+        with store.store_errors():
+            waiting = self._redis.llen(KEY_PREFIX + BEAT_QUEUE)
+        return None if waiting else super().apply_async(entry, *args, **kwargs)
