@@ -34,13 +34,12 @@ class NotACustomer(ValueError):
 def parse_customer(payload: object) -> Customer:
     """Read a decoded JSON answer as a customer.
 
-    A missing slot key becomes `SlotState.UNKNOWN`; null, "" and a HubSpot id of 0 become
-    `SlotState.EMPTY`. Ids come out canonical, as in `Record.id`: HubSpot numbers as decimal
-    text (exact, also beyond 2^53), Salesforce ids with 18 characters, Geotab ids unchanged.
+    A slot key that is missing or holds no id of its kind becomes `SlotState.UNKNOWN`; null, ""
+    and a HubSpot id of 0 become `SlotState.EMPTY`. Ids come out canonical, as in `Record.id`:
+    HubSpot numbers as decimal text (exact, also beyond 2^53), Salesforce ids with 18 characters, Geotab ids unchanged.
     A missing `status` becomes "", a missing or empty `reference` None.
 
-    Raises NotACustomer for anything that is not an object with a positive whole `id`, and for
-    a slot value that cannot be read: to guess at one might wipe it later.
+    Raises NotACustomer for anything that is not an object with a positive whole `id`.
     """
     if not isinstance(payload, dict):
         raise NotACustomer(f"a customer is a JSON object, this is {_kind(payload)}")
@@ -64,8 +63,7 @@ def _slot(payload: dict[Any, Any], key: str, read: Callable[[object], str]) -> s
     try:
         return read(value) or SlotState.EMPTY
     except (TypeError, ValueError):
-        # `from None`, and no value in the text: the reader's own message quotes it.
-        raise NotACustomer(f"`{key}` is {_kind(value)} that is not an id of its kind") from None
+        return SlotState.UNKNOWN  # not empty: what stands there must not be written over
 
 
 def _hubspot(value: object) -> str:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+import redis
 import requests
 
 from simulators.fusebill.customer import Customer
@@ -106,6 +107,37 @@ def test_b6_7_a_worker_that_is_killed_comes_back_by_itself(stack):
     stack.send("geotab.linked", record_id=GEOTAB, customer_id=str(N))
     assert stack.wait_settled(1)[0].outcome == "latched"
     assert not set(celery_processes(stack)) & set(killed)
+
+
+def test_b6_12_a_full_store_takes_nothing_and_drains_by_itself(stack):
+    """At 100 % Celery cannot send a single wake-up; the worker makes room without it."""
+    stack.kill("worker")
+    for n in range(40):
+        stack.control.put_customers(Customer(id=100 + n))
+        stack.send("geotab.linked", record_id=f"{n:07}", customer_id=str(100 + n))
+    limit = stack.client.info("memory")["used_memory"] + 4_000_000
+    stack.client.config_set("maxmemory", limit)
+    try:
+        fill(stack.client)
+        made = stack.sample("geotab.linked", record_id=GEOTAB, customer_id=str(N))
+        assert stack.post(made).status_code == 503
+        stack.start("worker")
+        assert {event.outcome for event in stack.wait_settled(40)} == {"latched"}
+        stack.wait_drained()
+    finally:
+        stack.client.config_set("maxmemory", 0)
+    assert stack.post(made).status_code == 202
+    stack.wait_settled(41)
+
+
+def fill(client: redis.Redis) -> None:
+    """Fill the store up to its last byte."""
+    for size in (100_000, 1_000, 10):
+        for n in range(100_000):
+            try:
+                client.set(f"ballast:{size}:{n}", "x" * size)
+            except redis.exceptions.OutOfMemoryError:
+                break
 
 
 def test_without_beat_what_was_woken_is_still_worked_on_and_with_it_the_rest(stack):

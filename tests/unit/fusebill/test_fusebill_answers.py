@@ -57,9 +57,6 @@ TABLE: dict[str, Row] = {
     "200 too deep": row(200, b"[" * 200_000, Transient, lost=True),
     "200 endless number": row(200, b"9" * 5000, Transient, lost=True),
     "200 other customer": row(200, json.dumps(customer_json(id=9)).encode(), Transient, lost=True),
-    "200 slot unreadable": row(
-        200, json.dumps(customer_json(hubSpotId=[])).encode(), Transient, lost=True
-    ),
     "301": row(301, HTML, Transient, lost=False),
     "302": row(302, CUSTOMER, Transient, lost=False),
     "304": row(304, b"", Transient, lost=False),

@@ -545,7 +545,7 @@ def test_an_error_that_our_caller_handles_does_not_colour_ours(
         (Reply(400, envelope(400, f"{EMAIL} is not valid")), Rejected),
         (Reply(404, envelope(404, "Customer with id 8714402 not found.")), CustomerNotFound),
         (Reply(200, json.dumps(customer_json(id=9)).encode()), Transient),
-        (Reply(200, json.dumps(customer_json(hubSpotId=EMAIL)).encode()), Transient),
+        (Reply(200, json.dumps(customer_json(id=EMAIL)).encode()), Transient),
         (Reply(503, b"<html>" + EMAIL.encode()), Transient),
     ],
 )
