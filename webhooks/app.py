@@ -23,7 +23,7 @@ from werkzeug.exceptions import (
     MethodNotAllowed,
     RequestEntityTooLarge,
 )
-from werkzeug.routing import Rule
+from werkzeug.routing import BaseConverter, Rule
 
 from sync_worker import store
 from sync_worker.domain import Source
@@ -60,6 +60,13 @@ class _Route(Rule):
         super().__init__(*args, **options)
 
 
+class _Token(BaseConverter):
+    """All the rest of a path: a token may hold slashes, as base64 does, and they come decoded."""
+
+    regex = ".+"
+    part_isolating = False
+
+
 def create_app(
     settings: Settings, *, client: redis.Redis, wake: Callable[[Iterable[str]], None]
 ) -> Flask:
@@ -72,6 +79,7 @@ def create_app(
     # the framework cuts a body off where its limit lies, and says nothing.
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1
     app.url_rule_class = _Route
+    app.url_map.converters["token"] = _Token
     # Either would redirect, which no sender follows.
     app.url_map.merge_slashes = False
     app.url_map.redirect_defaults = False
@@ -100,15 +108,15 @@ def _hooks(receiver: Receiver) -> Blueprint:
     hooks = Blueprint("hooks", __name__)
 
     def serve(source: Source, token: str | None = None) -> Response:
-        return _response(_deliver(receiver, source, token and token.removesuffix("/")))
+        if token and _raw_target(request).partition("?")[0].endswith("/"):
+            token = token[:-1]  # that slash is the route's
+        return _response(_deliver(receiver, source, token))
 
     for source in Source:
         path, view = f"/webhooks/{source}", partial(serve, source)
         rules = [path, f"{path}/"]
         if source in TOKEN_ROUTES:
-            # A token may hold slashes, as base64 does; they arrive decoded, and so does the
-            # trailing one.
-            rules.append(f"{path}/<path:token>")
+            rules.append(f"{path}/<token:token>")
         for rule in rules:
             hooks.add_url_rule(
                 rule,

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator
 import redis
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from sync_worker.status import read_counters, read_status
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""The text format that every Prometheus reads, and that `generate_latest` writes."""
 
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "accepted": ("Changes stored", ()),
@@ -77,4 +79,4 @@ def exposition(client: redis.Redis) -> tuple[bytes, str]:
     """The metrics as text, and its content type. Raises StoreError."""
     registry = CollectorRegistry()
     registry.register(_Store(client))
-    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+    return generate_latest(registry), CONTENT_TYPE

@@ -55,7 +55,7 @@ class QuietLogger(Logger):
         self.error_log.handlers.clear()
         self.error_log.propagate = True
 
-    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+    def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
         """Log an error with where it came from; a sender that fell silent is none."""
         if isinstance(sys.exc_info()[1], BlockingIOError):
             self.debug("gave up on a sender that sent nothing for %d s", SENDER_SECONDS)

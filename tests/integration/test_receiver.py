@@ -734,7 +734,7 @@ def test_b2_10_202_undecodable_under_a_signature_one_letter_per_body(name, door)
     first, second = sorted(door.letters(), key=lambda letter: int(letter.id))
     assert first.raw == UNREADABLE[name]("one").body
     assert second.raw == UNREADABLE[name]("two").body
-    assert first.reason is second.reason is Reason.UNDECODABLE
+    assert first.reason == second.reason == Reason.UNDECODABLE
     assert first.source == source_of(name)
     assert door.counters()[f"undecodable|{source_of(name)}"] == 3
     assert door.counters()["dead_letters_written|undecodable"] == 2
@@ -749,7 +749,7 @@ def test_b2_10_400_undecodable_under_a_bare_token_with_the_same_letter(name, doo
     first, second = sorted(door.letters(), key=lambda letter: int(letter.id))
     assert b"one" in (first.raw or b"")
     assert b"two" in (second.raw or b"")
-    assert first.reason is second.reason is Reason.UNDECODABLE
+    assert first.reason == second.reason == Reason.UNDECODABLE
     assert door.counters()[f"undecodable|{source_of(name)}"] == 3
     assert door.changes() == []
 
@@ -820,7 +820,7 @@ def test_b2_10_202_one_event_undecodable_the_rest_accepted(name, door):
     assert_taken(door.send(sent), sent, accepted=1, rejected=1)
     assert mailboxes(door.changes()) == [BOXES[source]]
     (letter,) = door.letters()
-    assert letter.reason is Reason.UNDECODABLE
+    assert letter.reason == Reason.UNDECODABLE
     assert piece in (letter.raw or b"")
     assert BOXES[source].rpartition(":")[2].encode() not in (letter.raw or b"") or (
         "tenant" in name or "surrogate" in name
@@ -986,7 +986,10 @@ def test_b2_1_a_trailing_slash_is_served_never_redirected(name, method, door):
         assert_taken(answer, sent, accepted=1)
 
 
-@pytest.mark.parametrize("token", ["a/b+c==", "sp ace", "per%cent", "übung-token", "q?u#e&r"])
+@pytest.mark.parametrize(
+    "token",
+    ["a/b+c==", "/a//b", "a/b/", "/", "sp ace", "per%cent", "%2F", "übung-token", "q?u#e&r"],
+)
 def test_b2_1_any_token_may_stand_in_the_path(token, client):
     """Tokens made with base64 hold slashes: percent-encoded, they are found again."""
     door = Door(client, settings(geotab_webhook_token=token, salesforce_webhook_token=token))
