@@ -38,7 +38,8 @@ HEALTHY_SECONDS = 30.0
 """A child that lived this long had started well: its next restart is a first one again."""
 
 GRACE_SECONDS = 30.0
-"""From SIGTERM to SIGKILL. A Celery soft shutdown and a call to Fusebill fit into it."""
+"""From SIGTERM to SIGKILL. Celery ends once its tasks have, and most end far sooner than that; what
+is killed in mid-call is taken up again when its lease ends."""
 
 LONGEST_LINE_BYTES = 64 * 1024
 """A longer line of output is forwarded in pieces, so that none can fill the memory."""

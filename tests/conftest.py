@@ -1,4 +1,4 @@
-"""What tests share: a real Redis, emptied for each test that asks for it."""
+"""What tests share: a real Redis, and the whole product as processes, emptied for each test."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from simulators.fusebill.customer import Customer
 from sync_worker import store
 from sync_worker.embedded_redis import EmbeddedRedis
+from tests.stack import Stack, running
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +27,19 @@ def client(shared_redis: EmbeddedRedis) -> Iterator[redis.Redis]:
     connection.flushall()
     yield connection
     connection.close()
+
+
+@pytest.fixture(scope="module")
+def module_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """All processes, for the tests of one module."""
+    yield from running(tmp_path_factory.mktemp("stack"))
+
+
+@pytest.fixture
+def stack(module_stack: Stack) -> Stack:
+    """All processes, an empty store, and one customer."""
+    module_stack.wait_drained()
+    module_stack.client.flushall()
+    module_stack.control.reset()
+    module_stack.control.put_customers(Customer(id=8714402))
+    return module_stack

@@ -36,8 +36,8 @@ def parse_customer(payload: object) -> Customer:
 
     A slot key that is missing or holds no id of its kind becomes `SlotState.UNKNOWN`; null, ""
     and a HubSpot id of 0 become `SlotState.EMPTY`. Ids come out canonical, as in `Record.id`:
-    HubSpot numbers as decimal text (exact, also beyond 2^53), Salesforce ids with 18 characters, Geotab ids unchanged.
-    A missing `status` becomes "", a missing or empty `reference` None.
+    HubSpot numbers as decimal text (exact, also beyond 2^53), Salesforce ids with 18 characters,
+    Geotab ids unchanged. A missing `status` becomes "", a missing or empty `reference` None.
 
     Raises NotACustomer for anything that is not an object with a positive whole `id`.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -14,24 +13,10 @@ import requests
 from simulators.fusebill.customer import Customer
 from simulators.fusebill.faults import Fault
 from tests.processes import descendants, gone, until
-from tests.stack import Stack, running
+from tests.stack import Stack
 
 N = 8714402
 GEOTAB = "0070441"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    yield from running(tmp_path_factory.mktemp("stack"))
-
-
-@pytest.fixture
-def stack(whole: Stack) -> Stack:
-    whole.wait_drained()
-    whole.client.flushall()
-    whole.control.reset()
-    whole.control.put_customers(Customer(id=N))
-    return whole
 
 
 def answers(stack: Stack, made) -> int:

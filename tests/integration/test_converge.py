@@ -80,6 +80,19 @@ class World:
         """Make a mailbox that waits in back-off due."""
         self.client.zadd("sw:due", {record.mailbox: 1})
 
+    def read_slowly(self, seconds: float, *, meanwhile: dict[str, Any]) -> None:
+        """Have the next read take so long, and another hand change the customer at its end."""
+        read = self.http.get_customer
+
+        def slow(customer_id: int) -> Any:
+            self.http.get_customer = read
+            customer = read(customer_id)
+            self.now += seconds
+            self.control.edit_customer(N, **meanwhile)
+            return customer
+
+        self.http.get_customer = slow
+
     def forget_suspicion(self) -> None:
         """As if LATE_WRITE_SECONDS had passed."""
         self.client.delete(*[f"sw:suspect:{customer}" for customer in (N, OTHER)])
@@ -193,16 +206,7 @@ def test_b5_4_latch_and_release_keep_the_other_hub_spot_id(world):
 def test_b5_4_a_read_that_took_long_is_made_again_before_the_other_id_is_kept(world):
     """The company slot changes by hand while a slow read is under way."""
     world.control.edit_customer(N, hub_spot_company_id=77)
-    read = world.http.get_customer
-
-    def slow(customer_id):
-        customer = read(customer_id)
-        if world.reads() == 1:
-            world.now += 6
-            world.control.edit_customer(N, hub_spot_company_id=78)
-        return customer
-
-    world.http.get_customer = slow
+    world.read_slowly(6, meanwhile={"hub_spot_company_id": 78})
     world.feed(linked(CONTACT))
     assert world.reads() == 2
     assert world.customer().hub_spot_company_id == 78
@@ -211,16 +215,7 @@ def test_b5_4_a_read_that_took_long_is_made_again_before_the_other_id_is_kept(wo
 def test_b5_4_a_slow_read_is_not_unlatched_upon_either(world):
     world.feed(linked(CONTACT))
     world.control.clear_calls()
-    read = world.http.get_customer
-
-    def slow(customer_id):
-        customer = read(customer_id)
-        if world.reads() == 1:
-            world.now += 6
-            world.control.edit_customer(N, hub_spot_company_id=78)
-        return customer
-
-    world.http.get_customer = slow
+    world.read_slowly(6, meanwhile={"hub_spot_company_id": 78})
     world.feed(unlinked(CONTACT, occurred_at=NOW + 1))
     assert world.customer().hub_spot_company_id == 78
     assert world.customer().hub_spot_id is None
@@ -228,16 +223,7 @@ def test_b5_4_a_slow_read_is_not_unlatched_upon_either(world):
 
 def test_b7_4_no_call_rests_on_an_old_read(world):
     """A person fills the slot during a read that took half a minute."""
-    read = world.http.get_customer
-
-    def slow(customer_id):
-        customer = read(customer_id)
-        if world.reads() == 1:
-            world.now += 31
-            world.control.edit_customer(N, geotab_id="by hand")
-        return customer
-
-    world.http.get_customer = slow
+    world.read_slowly(31, meanwhile={"geotab_id": "by hand"})
     world.feed(linked(GEOTAB))
     assert world.customer().geotab_id == "by hand"
     assert [letter.reason for letter in world.letters()] == [Reason.CONFLICT]

@@ -6,7 +6,6 @@ page of that name says: method, path, where the id stands, and the whole body.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,24 +15,9 @@ from simulators.fusebill.customer import Customer
 from sync_worker.celery import KEY_PREFIX, LIVE_QUEUE
 from sync_worker.status import read_counters, read_status
 from tests.processes import until
-from tests.stack import Stack, running
 
 N = 8714402
 CONTACT, COMPANY, ACCOUNT, GEOTAB = 512340077981, 330222354907, "0015g00001LwZ3kAAF", "0070441"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    yield from running(tmp_path_factory.mktemp("stack"))
-
-
-@pytest.fixture
-def stack(whole: Stack) -> Stack:
-    whole.wait_drained()
-    whole.client.flushall()
-    whole.control.reset()
-    whole.control.put_customers(Customer(id=N))
-    return whole
 
 
 @dataclass(frozen=True)

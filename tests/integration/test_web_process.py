@@ -311,6 +311,19 @@ def test_slow_senders_do_not_keep_others_out(part, web, held):
     assert held.zcard("sw:due") == 1
 
 
+def test_a_sender_that_falls_silent_is_given_up_without_ado(web, held):
+    whole = written(hubspot([contact_linked()]))
+    before = len(web.said())
+    with web.connect() as connection:
+        connection.sendall(whole[:20])
+        assert connection.recv(1) == b""
+    with web.connect() as connection:
+        connection.sendall(whole[:-5])
+        assert answer_on(connection)[0] == 400
+    assert not held.keys("*")
+    assert "ERROR" not in web.said()[before:]
+
+
 @pytest.mark.parametrize(
     "raw",
     [
