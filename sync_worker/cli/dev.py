@@ -46,10 +46,11 @@ FIRST_CUSTOMER = 8714401
     help="Where the receiver listens.",
 )
 def dev(*, once: bool, bind: str) -> None:
-    """Run everything on this machine: Redis, a simulated Fusebill, receiver, worker, beat.
+    """Run everything here, and show it at work.
 
-    Sends a signed change of each system, shows what became of it, and stays up. Settings of your
-    own are not read: nothing here can reach a real account.
+    Starts Redis, a simulated Fusebill, receiver, worker and beat, sends a signed change of each
+    system, shows what became of it, and stays up. Settings of your own are not read: nothing here
+    can reach a real account.
     """
     _require_free(bind)
     log = _Log(STATE / "dev.log")

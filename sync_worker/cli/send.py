@@ -33,7 +33,10 @@ def send(
     event_id: str | None,
     as_json: bool,
 ) -> None:
-    """Send a signed sample EVENT, with the secrets in the settings."""
+    """Send a signed sample of an EVENT.
+
+    It is signed with the secrets in the settings, as the real sender would.
+    """
     if list_events:
         console().print(table(("EVENT", "WHAT IT SAYS"), samples.listing()))
         return

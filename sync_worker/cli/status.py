@@ -11,7 +11,7 @@ from sync_worker.status import Status, read_status
 @click.command()
 @json_option
 def status(as_json: bool) -> None:  # noqa: FBT001 - click passes it
-    """Show the backlog, dead letters and what Fusebill allows."""
+    """Show how things stand."""
     _, client = connect()
     now = read_status(client)
     if as_json:
