@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,9 +23,14 @@ from webhooks.sources import (
     SourceReader,
     Unauthenticated,
     Undecodable,
+    UndecodableEvent,
 )
 
 log = logging.getLogger(__name__)
+
+MOST_LETTERS = 100
+"""Unreadable events of one body that get a dead letter each. A body of a million of them would
+keep the store busy for seconds, and nobody reads that many letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +82,8 @@ class Receiver:
             )
         accepted = self.inbox.accept(
             decoded.changes,
-            undecoded=[
-                _undecoded(source, event.raw, event.why, told_by=event.raw) for event in unread
-            ],
-            reconcile={source: ", ".join(decoded.reconcile)} if decoded.reconcile else None,
+            undecoded=self._letters(source, delivery, unread),
+            reconcile=_owed(source, decoded),
             counts=_counts(source, decoded),
         )
         self.wake(accepted.wake)
@@ -102,6 +105,17 @@ class Receiver:
             request_id=delivery.request_id,
             soap=soap,
         )
+
+    def _letters(
+        self, source: Source, delivery: Delivery, unread: Sequence[UndecodableEvent]
+    ) -> list[Undecoded]:
+        """A dead letter for each distinct event; of very many, one for the whole body."""
+        distinct = {event.raw: event.why for event in unread}
+        if len(distinct) <= MOST_LETTERS:
+            return [_undecoded(source, raw, why, told_by=raw) for raw, why in distinct.items()]
+        kept = self.readers[source].redacted(delivery)
+        why = f"{len(unread)} of its events cannot be read, the first because {unread[0].why}"
+        return [_undecoded(source, kept, why, told_by=kept or delivery.body)]
 
     def _keep_unread(
         self, source: Source, delivery: Delivery, proof: Proof, why: str, *, soap: bool
@@ -149,6 +163,12 @@ def _undecoded(source: Source, kept: bytes, why: str, *, told_by: bytes) -> Unde
     """`told_by` tells one body from another where the same is kept of both."""
     digest = hashlib.blake2b(told_by, digest_size=16).hexdigest()
     return Undecoded(source, digest, kept, why)
+
+
+def _owed(source: Source, decoded: Decoded) -> dict[Source, str] | None:
+    if not decoded.reconcile:
+        return None
+    return {source: ", ".join(dict.fromkeys(decoded.reconcile))}
 
 
 def _counts(source: Source, decoded: Decoded) -> Counter[str]:

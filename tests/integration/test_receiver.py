@@ -68,6 +68,8 @@ ACK = b"""\
 """
 """As Salesforce's help article 000381752 words it."""
 
+SESSION = "00D5g000007Kp2Q!AQ8AQH0dMHZfz972Szmpkb58urFRkgeBGsxL_QJWwYMfAbUeeG7c1E6"
+
 PROBLEMS = {
     400: "undecodable",
     401: "unauthenticated",
@@ -835,6 +837,34 @@ def test_b2_10_the_repeat_of_a_partly_undecodable_body_writes_no_second_letter(d
     assert len(door.letters()) == 1
 
 
+@pytest.mark.parametrize(("distinct", "letters"), [(100, 100), (101, 1), (5000, 1)])
+def test_b2_10_of_very_many_undecodable_events_the_body_is_kept_once(distinct, letters, door):
+    """A letter for each would keep the store busy, and everybody else waiting."""
+    sent = hubspot([*range(distinct), contact_linked()])
+    assert_taken(door.send(sent), sent, accepted=1, rejected=distinct)
+    assert len(door.letters()) == letters
+    assert door.counters()["undecodable|hubspot"] == distinct
+    if letters == 1:
+        (letter,) = door.letters()
+        assert letter.raw == sent.body
+        assert f"{distinct} of its events" in letter.message
+
+
+def test_b2_10_equal_undecodable_events_are_one_letter(door):
+    sent = hubspot([17] * 5000)
+    assert_taken(door.send(sent), sent, rejected=5000)
+    (letter,) = door.letters()
+    assert letter.raw == b"17"
+    assert door.client.hlen(f"sw:dead:{letter.id}:changes") == 1
+
+
+def test_b2_6_a_body_kept_whole_for_its_many_faults_is_redacted_too(door, caplog):
+    odd = [{"SessionId": SESSION, "n": n} for n in range(200)]
+    assert door.send(salesforce(odd)).status_code == 202
+    assert len(door.letters()) == 1
+    assert_nowhere(door, caplog, SESSION)
+
+
 # ---- row: store unreachable, read-only, or above 90 % of its memory -> 503
 
 
@@ -1109,8 +1139,6 @@ def test_b2_4_while_a_secret_is_rotated_both_are_taken(setting, make, client):
 
 
 # ---- B2.6, B2.8, B10.4: what is never stored or logged
-
-SESSION = "00D5g000007Kp2Q!AQ8AQH0dMHZfz972Szmpkb58urFRkgeBGsxL_QJWwYMfAbUeeG7c1E6"
 
 
 def assert_nowhere(door: Door, caplog: pytest.LogCaptureFixture, *secrets: str) -> None:
