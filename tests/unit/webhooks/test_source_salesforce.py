@@ -475,6 +475,15 @@ def test_b3_2_many_record_ids_are_many_changes_that_each_keep_their_own():
         assert (again.record, again.identity) == (change.record, change.identity)
 
 
+def test_a_bulk_change_is_not_multiplied_by_its_records():
+    body = cdc(
+        "CREATE", fields={LINK: "7", "Description": "x" * 50_000}, recordIds=[ACCOUNT, OTHER]
+    )
+    kept = [change.raw for change in decoded(salesforce(), body).changes]
+    assert len(kept) == 2
+    assert sum(map(len, kept)) < 5_000
+
+
 def test_b2_10_cdc_one_bad_id_spoils_no_other():
     found = decoded(
         salesforce(), cdc("DELETE", recordIds=[ACCOUNT, "nonsense", None, "0035g00001TtYqPAAV"])

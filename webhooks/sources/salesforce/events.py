@@ -133,7 +133,7 @@ def _read_change(
     found = _sorted_ids(header.record_ids)
     claims = list(_claims(header, payload, accounts))
     text = without_session(text_of(event).encode()).decode()
-    kept = [text] if len(header.record_ids) == 1 else _apart(payload, found.accounts)
+    kept = [text] if len(header.record_ids) == 1 else _apart(payload, found.accounts, accounts)
     statements = [
         _about(header, accounts.record(id_), request_id, raw)
         for id_, raw in zip(found.accounts, kept, strict=False)
@@ -194,13 +194,15 @@ def _about(header: _Header, record: Record, request_id: str, raw: str) -> Statem
     )
 
 
-def _apart(payload: dict[str, msgspec.Raw], ids: list[str]) -> Iterator[str]:
-    """The event as if it named one record only, for each of its records.
+def _apart(payload: dict[str, msgspec.Raw], ids: list[str], accounts: Accounts) -> Iterator[str]:
+    """The event as if it named one record only, for each of its records, with our fields alone.
 
-    A bulk change names thousands: keeping the whole list with each of them would multiply it
-    by itself.
+    A bulk change names thousands: keeping the whole list, or a long description, with each of
+    them would multiply a body into gigabytes.
     """
     header = table(payload[_HEADER])
+    ours = (accounts.link_field, accounts.reference_field, "LastModifiedDate")
+    payload = {name: value for name, value in payload.items() if name in ours}
     for id_ in ids:
         header["recordIds"] = msgspec.Raw(msgspec.json.encode([id_]))
         alone = payload | {_HEADER: msgspec.Raw(msgspec.json.encode(header))}
