@@ -7,6 +7,7 @@ a late message away: it takes nothing out of Redis.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import beat
@@ -14,16 +15,32 @@ from celery import beat
 from sync_worker import settings, store
 from sync_worker.celery import BEAT_QUEUE, KEY_PREFIX
 
+log = logging.getLogger(__name__)
+
 
 class WakeScheduler(beat.Scheduler):
     """Sends a tick only when none waits."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._away = False
         self._redis = store.connect(settings.load().redis_url.get_secret_value())
 
     def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
-        """Send what is due, unless the last one was not taken yet."""
-        with store.store_errors():
-            waiting = self._redis.llen(KEY_PREFIX + BEAT_QUEUE)
-        return None if waiting else super().apply_async(entry, *args, **kwargs)
+        """Send what is due, unless the last one was not taken yet.
+
+        While the store is away a tick is skipped; that is said once, not every time.
+        """
+        try:
+            with store.store_errors():
+                waiting = self._redis.llen(KEY_PREFIX + BEAT_QUEUE)
+            sent = None if waiting else super().apply_async(entry, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - kombu raises what its transport raises
+            if not self._away:
+                log.warning("nothing is woken until the store is back: %s", error)
+            self._away = True
+            return None
+        if self._away:
+            log.info("the store is back")
+        self._away = False
+        return sent

@@ -56,6 +56,7 @@ class Replayed:
     replay_id: str
     planned: int
     replayed: int = 0
+    stopped: bool = False
     skipped: list[Skip] = field(default_factory=list)
 
 
@@ -92,26 +93,31 @@ def run(
 ) -> Replayed:
     """Replay what was planned. `on_progress` is told how many are done.
 
-    May be interrupted between any two: what was put back stays put back, the rest stays open.
-    Raises StoreError.
+    A KeyboardInterrupt between any two stops it: what was put back stays put back, the rest stays
+    open, and the result says how far it came. Raises StoreError.
     """
     script = scripts.load(client, "replay")
     result = Replayed(f"replay-{secrets.token_hex(4)}", len(planned.letters))
     result.skipped.extend(planned.skips)
     woken: list[str] = []
-    for done, letter in enumerate(planned.letters, start=1):
-        state = _put_back(script, letter, result.replay_id)
-        if state == OPEN:
-            result.replayed += 1
-            woken.append(letter.mailbox)
-        else:
-            result.skipped.append(Skip(letter.id, f"it is {state or 'gone'} by now"))
-        if len(woken) >= GATHERED or done == len(planned.letters):
-            wake(woken)
-            woken = []
-        on_progress(done)
-        if done < len(planned.letters):
-            sleep(1 / per_second)
+    try:
+        for done, letter in enumerate(planned.letters, start=1):
+            if done > 1:
+                sleep(1 / per_second)
+            state = _put_back(script, letter, result.replay_id)
+            if state == OPEN:
+                result.replayed += 1
+                woken.append(letter.mailbox)
+            else:
+                result.skipped.append(Skip(letter.id, f"it is {state or 'gone'} by now"))
+            if len(woken) >= GATHERED:
+                wake(woken)
+                woken = []
+            on_progress(done)
+    except KeyboardInterrupt:
+        result.stopped = True
+    if woken:
+        wake(woken)
     return result
 
 

@@ -30,6 +30,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 from redis import ConnectionPool, RedisError
+from sentry_sdk.utils import BadDsn, Dsn
 
 from sync_worker.domain import Source, salesforce_id_18
 
@@ -47,6 +48,9 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9._~/@:+,=-]*")
 
 TLS_OPTIONS = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 """Options of REDIS_URL that both of its readers know: redis-py, and kombu for Celery."""
+
+
+_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 
 
 class SettingsError(Exception):
@@ -232,6 +236,31 @@ class Settings(BaseSettings):
                 "write redis://HOST:PORT/DB or rediss://…, with no options behind `?` but "
                 + ", ".join(sorted(TLS_OPTIONS))
             )
+        return value
+
+    @field_validator("sentry_dsn")
+    @classmethod
+    def _sentry_address(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            if value is not None:
+                Dsn(value.get_secret_value())
+        except BadDsn:  # its own words quote it
+            raise ValueError("copy it from Sentry: https://KEY@HOST/PROJECT") from None
+        return value
+
+    @field_validator("fusebill_base_url")
+    @classmethod
+    def _no_key_in_the_clear(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme == "http" and not _LOOPBACK.fullmatch(parts.hostname or ""):
+            raise ValueError("write https://HOST: the key must not cross a network in the clear")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _without_the_route(cls, value: str | None) -> str | None:
+        if value is not None and "/webhooks" in urlsplit(value).path:
+            raise ValueError("leave /webhooks/hubspot off: write what stands before it")
         return value
 
     @field_validator("fusebill_base_url", "public_url")

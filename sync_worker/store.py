@@ -8,7 +8,9 @@ from contextlib import contextmanager
 import redis
 from redis.backoff import ConstantBackoff
 from redis.exceptions import (
+    AuthenticationError,
     ConnectionError,  # noqa: A004 - redis' own, as it is raised here
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -31,6 +33,10 @@ FULL = "Redis is full: let the backlog drain, or raise its maxmemory"
 
 class StoreError(Exception):
     """The store cannot take or give anything now; the message says why."""
+
+
+class StoreRefused(StoreError):
+    """The store answers, but not to us: waiting does not help."""
 
 
 class UnsafeStoreError(Exception):
@@ -60,8 +66,16 @@ def store_errors() -> Iterator[None]:
     """Turn every failure of Redis into a StoreError that says what to look at."""
     try:
         yield
+    except AuthenticationError as error:
+        raise StoreRefused("Redis refuses the user or password: correct REDIS_URL") from error
     except ResponseError as error:
         text = str(error)
+        if text.startswith("DB index"):
+            raise StoreRefused("Redis has no database of that number: correct REDIS_URL") from error
+        if isinstance(error, NoPermissionError):
+            raise StoreRefused(
+                "Redis forbids this user a command: allow it all on the keys sw:*"
+            ) from error
         if text.startswith("FULL") or isinstance(error, OutOfMemoryError) or "OOM" in text:
             raise StoreError(FULL) from error
         if isinstance(error, ReadOnlyError) or "READONLY" in text:

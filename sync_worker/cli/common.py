@@ -18,6 +18,9 @@ from sync_worker.settings import Settings
 
 NOTHING_MATCHED = 3
 
+WIDE = 400
+"""Characters of a line where there is no terminal to fit into."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
@@ -36,7 +39,9 @@ def print_json(value: object) -> None:
 
 def console() -> Console:
     """A console on standard output; elsewhere than on a terminal, lines are as long as needed."""
+    wide = None if sys.stdout.isatty() else WIDE
     return Console(
+        width=wide,
         markup=False,
         highlight=False,
         soft_wrap=not sys.stdout.isatty(),
@@ -45,11 +50,13 @@ def console() -> Console:
     )
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """An aligned table."""
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, whole: Sequence[str] = ()
+) -> Table:
+    """An aligned table; the columns `whole` are never broken, so that they can be copied."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in headings:
-        made.add_column(heading, overflow="fold")
+        made.add_column(heading, overflow="fold", no_wrap=heading in whole)
     for row in rows:
         made.add_row(*row)
     return made

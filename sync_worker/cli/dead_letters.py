@@ -30,9 +30,18 @@ _FILTERS: tuple[Callable[[Any], Any], ...] = (
     click.option("--source", type=click.Choice([str(one) for one in Source])),
     click.option("--record", metavar="MAILBOX|ID", help="A mailbox name or a bare record id."),
     click.option("--customer", type=int, metavar="ID", help="Concerns this Fusebill customer."),
-    click.option("--since", metavar="TIME", help="Last failed at or after this ISO 8601 time."),
-    click.option("--until", metavar="TIME", help="Last failed before this ISO 8601 time."),
+    click.option(
+        "--since",
+        metavar="TIME",
+        help="Last failed at or after this ISO 8601 time.",
+    ),
+    click.option(
+        "--until", metavar="TIME", help="Last failed before it; without a zone it is UTC."
+    ),
 )
+
+
+EVERY_STATE = frozenset({OPEN, REPLAYING, "superseded", "resolved"})
 
 
 def filtered(command: F) -> F:
@@ -63,14 +72,15 @@ def dead_letters() -> None:
 def list_letters(*, closed_too: bool, as_json: bool, **options: Any) -> None:
     """List them, the longest waiting first."""
     _, client = connect()
-    states = {OPEN, REPLAYING, "superseded", "resolved"} if closed_too else {OPEN, REPLAYING}
-    letters = list(find(client, _filter(options, states=frozenset(states))))
+    states = EVERY_STATE if closed_too else frozenset({OPEN, REPLAYING})
+    found = find(client, _filter(options, states=states))
+    letters = sorted(found, key=lambda letter: letter.first_failed_at)
     if as_json:
         print_json([letter.as_json() for letter in letters])
     elif letters:
         rows = [_row(letter) for letter in letters]
         headings = ("ID", "REASON", "STATE", "RECORD", "LAST FAILED", "WHY")
-        console().print(table(headings, rows))
+        console().print(table(headings, rows, whole=headings[:-1]))
     else:
         click.echo("No dead letters match.", err=True)
     sys.exit(0 if letters else NOTHING_MATCHED)
@@ -88,8 +98,7 @@ def _row(letter: DeadLetter) -> tuple[str, ...]:
 def show(*, letter_id: str, as_json: bool) -> None:
     """Show one: why, what was tried, what to do, and the changes as they came."""
     _, client = connect()
-    everything = frozenset({OPEN, REPLAYING, "superseded", "resolved"})
-    found = list(find(client, Filter(ids=frozenset({letter_id}), states=everything)))
+    found = list(find(client, Filter(ids=frozenset({letter_id}), states=EVERY_STATE)))
     if not found:
         click.echo(f"sync-worker: there is no dead letter {letter_id}", err=True)
         sys.exit(NOTHING_MATCHED)
@@ -137,7 +146,12 @@ def replay_letters(*, ids: tuple[str, ...], yes: bool, as_json: bool, **options:
     Ctrl-C stops it; what was put back stays put back.
     """
     _, client = connect()
-    planned = replay.plan(find(client, _filter(options, ids=frozenset(ids))))
+    states = EVERY_STATE if ids else frozenset({OPEN, REPLAYING})
+    found = list(find(client, _filter(options, ids=frozenset(ids), states=states)))
+    unknown = sorted(set(ids) - {letter.id for letter in found})
+    for one in unknown:
+        click.echo(f"sync-worker: no dead letter {one} matches", err=True)
+    planned = replay.plan(found)
     if not planned.letters and not planned.skips:
         click.echo("No dead letters match.", err=True)
         sys.exit(NOTHING_MATCHED)
@@ -145,8 +159,9 @@ def replay_letters(*, ids: tuple[str, ...], yes: bool, as_json: bool, **options:
         raise click.UsageError("--json does not ask, so it needs --yes")
     if not as_json:
         _print_plan(planned)
-        if planned.letters and not yes:
-            click.confirm(f"Replay {len(planned.letters)}?", abort=True)
+        if planned.letters and not yes and not click.confirm(f"Replay {len(planned.letters)}?"):
+            click.echo("Nothing was replayed.")
+            return
     with Progress(console=console(), disable=as_json or not sys.stdout.isatty()) as progress:
         bar = progress.add_task("replaying", total=len(planned.letters))
         done = replay.run(
@@ -160,8 +175,10 @@ def replay_letters(*, ids: tuple[str, ...], yes: bool, as_json: bool, **options:
     else:
         click.echo(
             f"{done.replay_id}: {done.replayed} of {done.planned} put back, "
-            f"{len(done.skipped)} skipped"
+            f"{len(done.skipped)} skipped{', stopped' if done.stopped else ''}; "
+            "what fails again is in `dead-letters list`"
         )
+    sys.exit(1 if done.stopped else 0)
 
 
 def _print_plan(planned: replay.ReplayPlan) -> None:

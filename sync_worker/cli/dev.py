@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -53,7 +54,7 @@ def dev(*, once: bool, bind: str) -> None:
     can reach a real account.
     """
     _require_free(bind)
-    log = _Log(STATE / "dev.log")
+    log = _Log(STATE / f"dev-{_port(bind)}.log")
     try:
         with log:
             _run(bind, log, once=once)
@@ -80,14 +81,14 @@ def _run(bind: str, log: _Log, *, once: bool) -> None:
         supervisor = Supervisor(
             _children(environment), on_line=log.line, grace_seconds=GRACE_SECONDS
         )
-        with supervisor, _environment_file(environment):
+        with supervisor, _kept_running(redis), _environment_file(environment) as env_file:
             _wait_until_ready(environment)
             click.echo(f"Everything is up after {time.monotonic() - started:.1f} s.\n")
             Tour(settings.load(_env_file=None), environment["PUBLIC_URL"]).run()
             click.echo(f"\nAll of it happened, {time.monotonic() - started:.1f} s in all.")
             if once:
                 return
-            _say_what_next(environment)
+            _say_what_next(environment, env_file)
             log.aloud = True
             supervisor.wait()
 
@@ -128,12 +129,18 @@ class _Log:
 
 def _require_free(bind: str) -> None:
     host, _, port = bind.rpartition(":")
-    if not host or not port.isdigit():
-        raise click.BadParameter(f"{bind!r} is not ADDRESS:PORT", param_hint="--bind")
+    if not host or not port.isdigit() or int(port) > 65535 or "[" in host:
+        raise click.BadParameter(
+            f"{bind!r} is not ADDRESS:PORT, such as 127.0.0.1:8000", param_hint="--bind"
+        )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, int(port)))
+        except socket.gaierror:
+            raise click.BadParameter(
+                f"{host!r} is no address of this machine", param_hint="--bind"
+            ) from None
         except OSError as error:
             raise SettingsError(
                 f"{bind} cannot be listened on ({error.strerror}): "
@@ -185,13 +192,36 @@ def _children(environment: Mapping[str, str]) -> list[Child]:
 
 
 @contextlib.contextmanager
-def _environment_file(environment: Mapping[str, str]) -> Iterator[None]:
-    path = STATE / "dev.env"
+def _kept_running(redis: EmbeddedRedis) -> Iterator[None]:
+    """Start Redis again when it ends, as any supervisor would; what it accepted is still there."""
+    stop = threading.Event()
+
+    def keep() -> None:
+        while not stop.wait(0.5):
+            if not redis.running:
+                redis.start()
+
+    keeper = threading.Thread(target=keep, name="keeper of Redis", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        keeper.join()
+
+
+def _port(bind: str) -> str:
+    return bind.rpartition(":")[2]
+
+
+@contextlib.contextmanager
+def _environment_file(environment: Mapping[str, str]) -> Iterator[Path]:
+    path = STATE / f"dev-{_port(environment['WEB_BIND'])}.env"
     path.write_text(
         "".join(f"{name}={value}\n" for name, value in environment.items()), encoding="utf-8"
     )
     try:
-        yield
+        yield path
     finally:
         path.unlink(missing_ok=True)
 
@@ -213,19 +243,20 @@ def _wait_until_ready(environment: Mapping[str, str]) -> None:
         time.sleep(0.1)
 
 
-def _say_what_next(environment: Mapping[str, str]) -> None:
-    click.echo(
-        f"""
-It stays up; Ctrl-C ends it. In another terminal, in this folder, try:
-
-    set -a; . {STATE}/dev.env; set +a          # point the commands at this set-up
-    sync-worker send --list                     # the events there are samples of
-    sync-worker send hubspot.contact.linked --record 777 --customer 8714402
-    sync-worker send hubspot.contact.linked --record 778 --customer 8714402
-    sync-worker status                          # the second one conflicts with the first
-    sync-worker dead-letters list
-    curl {environment["PUBLIC_URL"]}/metrics
-
-What the processes say from now on:
-"""
+def _say_what_next(environment: Mapping[str, str], env_file: Path) -> None:
+    command = Path(sys.executable).with_name("sync-worker")
+    here = Path.cwd()
+    shown = command.relative_to(here) if command.is_relative_to(here) else command
+    steps = (
+        (f"set -a; . {env_file}; set +a", "point the commands at this set-up"),
+        (f"{shown} send --list", "the events there are samples of"),
+        (f"{shown} send hubspot.contact.linked --record 777 --customer 8714402", ""),
+        (f"{shown} send hubspot.contact.linked --record 778 --customer 8714402", ""),
+        (f"{shown} status", "the second conflicts with the first"),
+        (f"{shown} dead-letters list", ""),
+        (f"curl {environment['PUBLIC_URL']}/metrics", ""),
     )
+    click.echo("\nIt stays up; Ctrl-C ends it. In another terminal, in this folder, try:\n")
+    for step, why in steps:
+        click.echo(f"    {step:<42}  # {why}" if why else f"    {step}")
+    click.echo("\nWhat the processes say from now on:\n")

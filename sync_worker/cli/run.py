@@ -9,8 +9,9 @@ import threading
 import click
 
 from sync_worker import drain, settings, store
-from sync_worker.celery import BEAT_QUEUE, LIVE_QUEUE
+from sync_worker.celery import BEAT_QUEUE, LIVE_QUEUE, WAKE_PERIOD_SECONDS
 from sync_worker.cli.common import configure_logs
+from sync_worker.domain import Source
 from sync_worker.runtime import WorkerRuntime
 from sync_worker.settings import Settings
 from sync_worker.supervise import Child, Supervisor
@@ -30,6 +31,8 @@ def web(bind: str | None) -> None:
     current = settings.load(**({"web_bind": bind} if bind else {}))
     configure_logs(current)
     _check_store(current)
+    served = ", ".join(f"{one} {'on' if current.serves(one) else 'off'}" for one in Source)
+    log.info("listens on http://%s: %s", current.web_bind, served)
     from webhooks.server import Server  # noqa: PLC0415 - gunicorn is of use to this command alone
 
     Server(current).run()
@@ -73,7 +76,10 @@ def worker(concurrency: int) -> None:
 @click.command()
 def beat() -> None:
     """Wake what is due and was not woken. More than one does no harm."""
-    configure_logs(settings.load())
+    current = settings.load()
+    configure_logs(current)
+    _check_store(current)
+    log.info("looks for due work every %g s", WAKE_PERIOD_SECONDS)
     scheduler = "sync_worker.beat:WakeScheduler"
     sys.exit(_keep_running("beat", "beat", "--scheduler", scheduler, "--pidfile", ""))
 
@@ -90,7 +96,9 @@ def _check_store(current: Settings) -> None:
     try:
         for point in store.require_safe(client, allow_unsafe=current.allow_unsafe_redis):
             log.warning("Redis is not safe to hold changes: %s", point)
+    except store.StoreRefused:
+        raise
     except store.StoreError as error:
-        log.warning("started without its store: %s", error)
+        log.warning("started without its store, and waits for it: %s", error)
     finally:
         client.close()

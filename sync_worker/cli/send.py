@@ -21,7 +21,7 @@ TIMEOUT_SECONDS = 10
 @click.option("--to", metavar="URL", help="The receiver's address; PUBLIC_URL if left out.")
 @click.option("--record", metavar="ID", help="The record's id.")
 @click.option("--customer", metavar="ID", help="The Fusebill id in its link field.")
-@click.option("--event-id", metavar="ID", help="The event's own id; the same twice is a repeat.")
+@click.option("--event-id", metavar="ID", help="The event's own id.")
 @json_option
 def send(
     *,
@@ -44,6 +44,8 @@ def send(
         raise click.UsageError("name an event, or --list them")
     current = settings.load()
     base = to or current.public_url or f"http://{current.web_bind}"
+    if not base.startswith(("http://", "https://")):
+        raise click.UsageError(f"{base!r} is no address: write http://HOST:PORT or https://HOST")
     try:
         made = samples.build(
             event,

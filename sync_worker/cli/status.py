@@ -23,7 +23,7 @@ def status(as_json: bool) -> None:  # noqa: FBT001 - click passes it
 def _rows(now: Status) -> list[tuple[str, str]]:
     letters = ", ".join(f"{n} {reason}" for reason, n in now.dead_letters.items())
     rows = [
-        ("backlog", f"{now.backlog} mailboxes"),
+        ("backlog", f"{now.backlog} mailbox{'' if now.backlog == 1 else 'es'}"),
         ("oldest due", f"{now.oldest_due_seconds:.1f} s ago" if now.backlog else "nothing is due"),
         ("dead letters", letters or "none"),
     ]

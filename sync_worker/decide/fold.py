@@ -200,16 +200,23 @@ def _no_customer_id(winner: Pending) -> Refused:
         Aspect.LINK,
         Reason.CUSTOMER_NOT_FOUND,  # at once, and naming the value (B4.4)
         f"{winner.change.record.mailbox} names the Fusebill customer "
-        f"{(winner.change.customer_id or '')[:80]!r}, which is not a positive whole number.",
+        f"{(winner.change.customer_id or '')[:80]!r}, which is not a customer's id: a positive "
+        "whole number of at most 18 digits.",
         "Correct the link field on the record in the CRM; the correction closes this.",
         (winner,),
     )
 
 
-_ASPECT_WORDS: Mapping[Aspect, Callable[[Pending], str]] = {
+def _listed(words: Iterable[str]) -> str:
+    return " and ".join(dict.fromkeys(words))
+
+
+_ASPECT_WORDS: Mapping[Aspect, Callable[[list[Pending]], str]] = {
     Aspect.HINT: lambda _: "names its customer by a reference only",
-    Aspect.EXISTENCE: lambda one: f"was {one.change.kind}",
-    Aspect.COMPANY: lambda one: f"was {one.change.kind} with company {one.change.company_id}",
+    Aspect.EXISTENCE: lambda many: f"was {_listed(one.change.kind for one in many)}",
+    Aspect.COMPANY: lambda many: (
+        "was " + _listed(f"{one.change.kind} with company {one.change.company_id}" for one in many)
+    ),
 }
 
 
@@ -218,7 +225,7 @@ def _undecided(aspect: Aspect, changes: list[Pending]) -> Refused:
     return Refused(
         aspect,
         Reason.REJECTED,
-        f"{newest.change.record.mailbox} {_ASPECT_WORDS[aspect](newest)}, "
+        f"{newest.change.record.mailbox} {_ASPECT_WORDS[aspect](changes)}, "
         "which this version of sync-worker does not decide.",
         "Set the customer's ids in Fusebill by hand if they must change, "
         "or replay this with a version that decides it.",

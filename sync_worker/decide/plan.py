@@ -210,7 +210,7 @@ def _plan_release(
     return Bury(
         Reason.CUSTOMER_NOT_FOUND,
         f"{record.mailbox} is to be released, but it is not known which customer holds it.",
-        "Find it in Fusebill and unlatch it there by hand if one does.",
+        "If a customer in Fusebill shows it, unlatch it there by hand; else nothing is to be done.",
         (),
     )
 

@@ -378,6 +378,7 @@ SECRET_FIELDS = (
 )
 ALL_SECRET = {
     **dict.fromkeys(SECRET_FIELDS, HUSH),
+    "SENTRY_DSN": f"https://{HUSH}@sentry.example/1",
     "REDIS_URL": f"redis://:{HUSH}@127.0.0.1:1/0",
     "HUBSPOT_PORTAL_ID": "1",
     "PUBLIC_URL": "https://h",
@@ -431,6 +432,23 @@ def test_a_settings_error_carries_no_cause_that_a_traceback_would_show(monkeypat
         given(monkeypatch, **ALL_SECRET | {"MAX_BODY_BYTES": "x"})
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SENTRY_DSN", "foo"),
+        ("FUSEBILL_BASE_URL", "http://secure.fusebill.com"),
+        ("PUBLIC_URL", "https://h/webhooks/hubspot"),
+    ],
+)
+def test_addresses_that_could_never_work_are_refused(name, value, monkeypatch):
+    (found,) = faults(monkeypatch, **{name: value})
+    assert found.startswith(f"{name}: ")
+
+
+def test_a_simulated_fusebill_on_this_machine_needs_no_tls(monkeypatch):
+    assert given(monkeypatch, FUSEBILL_BASE_URL="http://127.0.0.1:8900")
 
 
 def test_settings_do_not_change(monkeypatch):
