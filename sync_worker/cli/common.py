@@ -54,7 +54,13 @@ def table(
     headings: Sequence[str], rows: Iterable[Sequence[str]], *, whole: Sequence[str] = ()
 ) -> Table:
     """An aligned table; the columns `whole` are never broken, so that they can be copied."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    made = Table(
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        padding=(0, 2, 0, 0),
+        show_header=any(headings),
+    )
     for heading in headings:
         made.add_column(heading, overflow="fold", no_wrap=heading in whole)
     for row in rows:
