@@ -386,12 +386,20 @@ def load(**overrides: Any) -> Settings:
     raise SettingsError("\n".join(dict.fromkeys(faults)))
 
 
+_CURES = {
+    "int_parsing": "write a whole number, such as 30",
+    "float_parsing": "write a number, such as 30 or 2.5",
+    "bool_parsing": "write true or false",
+}
+"""What the library says of these tells what it tried, not what to do."""
+
+
 def _faults(error: ValidationError) -> tuple[set[str], list[str]]:
     """The fields that are faulty, and all that is wrong, one sentence each."""
     fields: set[str] = set()
     sentences: list[str] = []
     for fault in error.errors(include_url=False, include_input=False):
-        text = fault["msg"].removeprefix("Value error, ")
+        text = _CURES.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
         if fault["loc"]:
             name = str(fault["loc"][0])
             fields.add(name)

@@ -447,6 +447,21 @@ def test_addresses_that_could_never_work_are_refused(name, value, monkeypatch):
     assert found.startswith(f"{name}: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("AUDIT_DAYS", "whole number"),
+        ("RETRY_SCHEDULE_SECONDS", "whole number"),
+        ("LEASE_SECONDS", "a number"),
+        ("ALLOW_UNSAFE_REDIS", "true or false"),
+    ],
+)
+def test_a_fault_says_what_to_write(name, cure, monkeypatch):
+    (found,) = faults(monkeypatch, **{name: "abc"})
+    assert found.startswith(f"{name}: write")
+    assert cure in found
+
+
 def test_a_simulated_fusebill_on_this_machine_needs_no_tls(monkeypatch):
     assert given(monkeypatch, FUSEBILL_BASE_URL="http://127.0.0.1:8900")
 
