@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 from celery import Celery
@@ -95,18 +94,10 @@ app.add_defaults(configuration)
 @setup_logging.connect
 def _configure_logs(**_: object) -> None:
     """Celery's processes log as all others do."""
-    current = settings.load()
-    logs.configure(current.log_level, secrets=logs.secrets_of(current))
+    logs.start(settings.load())
     # A wake-up is no news: what became of the changes is logged where it is decided.
     for noisy in ("celery.app.trace", "celery.worker.strategy", "celery.beat"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    _start_sentry()
-
-
-@cache
-def _start_sentry() -> None:
-    dsn = settings.load().sentry_dsn
-    logs.start_sentry(dsn.get_secret_value() if dsn else None)
 
 
 def publish_or_leave(mailboxes: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import redis
 
 from sync_worker.converge import BUSY_SECONDS, Ended
 from sync_worker.inbox import Inbox
-from sync_worker.store import FULL, StoreError, store_errors
+from sync_worker.store import StoreError, StoreFull, store_errors
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +86,11 @@ def relieve(inbox: Inbox, converger: Converges, *, stop: threading.Event) -> Non
     while not stop.wait(RELIEF_SECONDS):
         try:
             inbox.check_writable()
-        except StoreError as error:
-            if str(error) == FULL:
-                log.warning("the store is full: draining it without Celery")
-                _relieve_once(inbox, converger)
+        except StoreFull:
+            log.warning("the store is full: draining it without Celery")
+            _relieve_once(inbox, converger)
+        except StoreError:
+            continue  # away altogether: whoever works on something says so
 
 
 def _relieve_once(inbox: Inbox, converger: Converges) -> None:

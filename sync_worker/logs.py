@@ -156,6 +156,13 @@ def secrets_of(settings: Settings) -> Iterator[str]:
                     yield item.get_secret_value()
 
 
+def start(settings: Settings) -> None:
+    """Log and report errors as the settings say, in a process that does the work."""
+    configure(settings.log_level, secrets=secrets_of(settings))
+    dsn = settings.sentry_dsn
+    start_sentry(dsn.get_secret_value() if dsn else None)
+
+
 def configure(level: str, *, secrets: Iterable[str] = ()) -> None:
     """Log to stderr from this level on, uncaught exceptions too; mask these secrets.
 

@@ -28,11 +28,19 @@ OLDEST_SERVER = (7, 0)
 """Scripts state by `#!lua flags=allow-oom` that they may run in a full store (B6.12)."""
 
 
-FULL = "Redis is full: let the backlog drain, or raise its maxmemory"
+FULL_SHARE = 0.9
+"""From this share of `maxmemory` on nothing is accepted; the rest is for draining (B6.12)."""
 
 
 class StoreError(Exception):
     """The store cannot take or give anything now; the message says why."""
+
+
+class StoreFull(StoreError):
+    """The store takes no more for now; what is in it can still be worked off."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis is full: let the backlog drain, or raise its maxmemory")
 
 
 class StoreRefused(StoreError):
@@ -77,7 +85,7 @@ def store_errors() -> Iterator[None]:
                 "Redis forbids this user a command: allow it all on the keys sw:*"
             ) from error
         if text.startswith("FULL") or isinstance(error, OutOfMemoryError) or "OOM" in text:
-            raise StoreError(FULL) from error
+            raise StoreFull from error
         if isinstance(error, ReadOnlyError) or "READONLY" in text:
             raise StoreError(
                 "Redis is a read-only replica: point REDIS_URL at the primary"

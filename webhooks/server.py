@@ -95,8 +95,6 @@ class Server(BaseApplication):
     def load(self) -> Any:
         """Build the application, in each process after it was forked."""
         settings = self._settings
-        logs.configure(settings.log_level, secrets=logs.secrets_of(settings))
-        dsn = settings.sentry_dsn
-        logs.start_sentry(dsn.get_secret_value() if dsn else None)
+        logs.start(settings)
         client = store.connect(settings.redis_url.get_secret_value())
         return create_app(settings, client=client, wake=Waker(celery.publish_or_leave).wake)

@@ -27,7 +27,7 @@ from sync_worker.domain import (
 )
 from sync_worker.inbox import codec, scripts
 from sync_worker.settings import Settings
-from sync_worker.store import FULL, StoreError, store_errors
+from sync_worker.store import FULL_SHARE, StoreFull, store_errors
 
 HOUR_MS = 3_600_000
 
@@ -207,7 +207,15 @@ class Inbox:
             flat += (change.record.mailbox, change.identity or "", urgent, stored)
         letters = [_undecoded_letter(item) for item in undecoded]
         packed = _pack(
-            [self._dedupe_ms, WAKE_GRACE_MS, flat, letters, _flat(reconcile), _flat(counts)]
+            [
+                FULL_SHARE,
+                self._dedupe_ms,
+                WAKE_GRACE_MS,
+                flat,
+                letters,
+                _flat(reconcile),
+                _flat(counts),
+            ]
         )
         with store_errors():
             accepted, duplicates, *wake = self._accept(args=[packed])
@@ -312,8 +320,8 @@ class Inbox:
             self._client.set("sw:probe", "1", px=1000)
             memory = self._client.info("memory")
         limit = memory["maxmemory"]
-        if limit and memory["used_memory"] > 0.9 * limit:
-            raise StoreError(FULL)
+        if limit and memory["used_memory"] > FULL_SHARE * limit:
+            raise StoreFull
 
     def wake(self, limit: int) -> list[str]:
         """Name up to `limit` due mailboxes that nobody has woken (B6.7)."""

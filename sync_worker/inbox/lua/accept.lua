@@ -1,7 +1,9 @@
 -- Store a request's new changes, mark them as seen, make their mailboxes due: one step (B2.3).
--- Refused as a whole at 90 % of maxmemory (B6.12).
+-- Refused as a whole in a full store (B6.12).
 --
--- ARGV[1] MessagePack: {dedupe_ms, wake_grace_ms, changes, undecodable, reconcile, counts}
+-- ARGV[1] MessagePack: {full_share, dedupe_ms, wake_grace_ms, changes, undecodable,
+-- reconcile, counts}
+--   full_share   the share of maxmemory from which on nothing is accepted
 --   dedupe_ms    a third of the time for which a change is remembered; 0 remembers nothing
 --   changes      flat: mailbox, identity or '', urgent (1/0), stored form, ...
 --   undecodable  list of dead letters, each with `change`, the stored form of what came
@@ -16,12 +18,12 @@ local function memory_share()
   return tonumber(string.match(info, '\nused_memory:(%d+)')) / limit
 end
 
-local dedupe_ms, wake_grace_ms, changes, undecodable, reconcile, counts =
+local full_share, dedupe_ms, wake_grace_ms, changes, undecodable, reconcile, counts =
   unpack(cmsgpack.unpack(ARGV[1]))
 
 local share = memory_share()
-if share > 0.9 then
-  return redis.error_reply('FULL the store is above 90 % of its maxmemory')
+if share > full_share then
+  return redis.error_reply('FULL the store is above its share of maxmemory')
 end
 
 local now = now_ms()
