@@ -205,6 +205,36 @@ class Pending(msgspec.Struct, frozen=True):
         return stated
 
 
+class Presence(StrEnum):
+    """Whether a CRM has a record (B3.5)."""
+
+    PRESENT = "present"
+    DELETED = "deleted"
+    """Told positively: by the archive, an `IsDeleted` row, or a list without an active contact."""
+    ABSENT = "absent"
+    """Not found, which may mean not yet: by itself it is no reason for anything."""
+
+
+class Truth(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
+    """What a CRM says of a record now (B3.5), read after the changes that it decides arrived.
+
+    Where `survivor` is set, the record was merged into it, and all else speaks of the survivor.
+    """
+
+    record: Record
+    """The record that was asked for."""
+    presence: Presence
+    survivor: Record | None = None
+    link: str | None = None
+    """What the link field holds, "" if it is empty; None: this CRM does not keep one (MyAdmin)."""
+    link_set_at: int | None = None
+    """When it got that value (ms since the epoch), if the CRM keeps a history of it (B3.7)."""
+    reference: str | None = None
+    email: str | None = None
+    company: str | None = None
+    """HubSpot contacts: the primary company, "" if there is none; None: not asked for."""
+
+
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     """One call to a remote system, as a dead letter and `send` show it (B6.9)."""
 

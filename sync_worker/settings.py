@@ -136,16 +136,55 @@ class Settings(BaseSettings):
     hubspot_reference_property: str | None = None
     hubspot_latch_company: Literal["primary", "property", "off"] = "primary"
     """Whose word fills the company slot (B5.7)."""
+    hubspot_access_token: SecretStr | None = None
+    """Read access: with it the record is read before deciding (B3.5)."""
+    hubspot_base_url: str = "https://api.hubapi.com"
+    hubspot_api_version: str = "2026-03"
+    """`v3`, or the year and month of a date-based version: v3 is unsupported from September 2027."""
 
     salesforce_webhook_token: Secrets = ()
     salesforce_webhook_secret: Secrets = ()
     salesforce_org_id: str | None = None
     salesforce_fusebill_id_field: str = "Fusebill_Id__c"
     salesforce_reference_field: str | None = None
+    salesforce_absent_means_cleared: bool = False
+    """Take a link field that an Outbound Message leaves out for a cleared one (B3.2)."""
+    salesforce_client_id: SecretStr | None = None
+    """Read access, by a connected app's client credentials."""
+    salesforce_client_secret: SecretStr | None = None
+    salesforce_instance_url: str | None = None
+    """The organisation's own address, such as https://northgate.my.salesforce.com."""
+    salesforce_api_version: str = "60.0"
 
     geotab_webhook_token: Secrets = ()
     geotab_webhook_secret: Secrets = ()
     geotab_account: str | None = None
+    geotab_myadmin_username: SecretStr | None = None
+    """Read access, by an ERP user of MyAdmin."""
+    geotab_myadmin_password: SecretStr | None = None
+    geotab_myadmin_url: str = "https://myadminapi.geotab.com/v2/MyAdminApi.ashx"
+    """The whole endpoint; its version is a part of it."""
+    geotab_id_attribute: Literal["resellerCustomerId", "userCompany.id"] = "resellerCustomerId"
+    """What of a MyAdmin contact is the id that Fusebill holds."""
+
+    match_by: Annotated[tuple[Literal["id", "link", "reference", "email"], ...], NoDecode] = (
+        "id",
+        "link",
+        "reference",
+    )
+    """How a record may find its customer (B4.1); `email` is opt-in and fills empty slots only."""
+    match_statuses: Annotated[tuple[str, ...], NoDecode] = ("Draft", "Active", "Hold", "Suspended")
+    """The customers that a reference or an email may find."""
+    on_conflict: Literal["hold", "replace"] = "hold"
+    """Whether a claim with evidence may displace an occupant (B5.5)."""
+    release_grace_seconds: float = Field(default=30, ge=0, le=3600)
+    """How long a release waits for the merge or association that may explain it (B3.12)."""
+    sweep_seconds: float = Field(default=60, gt=0, le=86400)
+    """At most one sweep of all customers each so many seconds (B4.5)."""
+    max_releases_per_hour: int | None = Field(default=None, ge=0)
+    """The brake (B5.10); unset: the larger of 50 and 2 % of the known links."""
+    dry_run: bool = False
+    """Do everything but the writes (B5.9)."""
 
     lease_seconds: float = Field(default=90, gt=0, le=3600)
     """How long a mailbox or customer stays taken when its worker vanishes (B5.3)."""
@@ -207,9 +246,9 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("retry_schedule_seconds", mode="before")
+    @field_validator("retry_schedule_seconds", "match_by", "match_statuses", mode="before")
     @classmethod
-    def _split_schedule(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
@@ -248,12 +287,35 @@ class Settings(BaseSettings):
             raise ValueError("copy it from Sentry: https://KEY@HOST/PROJECT") from None
         return value
 
-    @field_validator("fusebill_base_url")
+    @field_validator(
+        "fusebill_base_url", "hubspot_base_url", "salesforce_instance_url", "geotab_myadmin_url"
+    )
     @classmethod
-    def _no_key_in_the_clear(cls, value: str) -> str:
-        parts = urlsplit(value)
+    def _no_key_in_the_clear(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "")
         if parts.scheme == "http" and not _LOOPBACK.fullmatch(parts.hostname or ""):
             raise ValueError("write https://HOST: the key must not cross a network in the clear")
+        return value
+
+    @field_validator("hubspot_api_version")
+    @classmethod
+    def _hubspot_version(cls, value: str) -> str:
+        if not re.fullmatch(r"v3|20[0-9]{2}-[0-9]{2}", value):
+            raise ValueError("write v3, or a date-based version such as 2026-03")
+        return value
+
+    @field_validator("salesforce_api_version")
+    @classmethod
+    def _salesforce_version(cls, value: str) -> str:
+        if not re.fullmatch(r"[0-9]{2,3}\.0", value):
+            raise ValueError("write the version's number, such as 60.0")
+        return value
+
+    @field_validator("match_by", "match_statuses")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("name at least one")
         return value
 
     @field_validator("public_url")
@@ -263,7 +325,13 @@ class Settings(BaseSettings):
             raise ValueError("leave /webhooks/hubspot off: write what stands before it")
         return value
 
-    @field_validator("fusebill_base_url", "public_url")
+    @field_validator(
+        "fusebill_base_url",
+        "public_url",
+        "hubspot_base_url",
+        "salesforce_instance_url",
+        "geotab_myadmin_url",
+    )
     @classmethod
     def _web_address(cls, value: str | None) -> str | None:
         if value is None:
@@ -327,6 +395,7 @@ class Settings(BaseSettings):
             faults.append("SALESFORCE_WEBHOOK_TOKEN or _SECRET needs SALESFORCE_ORG_ID")
         if self.serves(Source.GEOTAB) and not self.geotab_account:
             faults.append("GEOTAB_WEBHOOK_TOKEN or _SECRET needs GEOTAB_ACCOUNT")
+        faults += self._read_access_faults()
         shortest = (
             CONNECT_TIMEOUT_SECONDS + self.fusebill_read_timeout_seconds + LEASE_MARGIN_SECONDS
         )
@@ -343,6 +412,42 @@ class Settings(BaseSettings):
         if faults:
             raise ValueError("\n".join(faults))
         return self
+
+    def _read_access_faults(self) -> list[str]:
+        faults = []
+        salesforce = {
+            "SALESFORCE_CLIENT_ID": self.salesforce_client_id,
+            "SALESFORCE_CLIENT_SECRET": self.salesforce_client_secret,
+            "SALESFORCE_INSTANCE_URL": self.salesforce_instance_url,
+        }
+        geotab = {
+            "GEOTAB_MYADMIN_USERNAME": self.geotab_myadmin_username,
+            "GEOTAB_MYADMIN_PASSWORD": self.geotab_myadmin_password,
+        }
+        for part in (salesforce, geotab):
+            missing = [name for name, value in part.items() if value is None]
+            if missing and len(missing) < len(part):
+                given = next(name for name, value in part.items() if value is not None)
+                faults.append(f"{given} needs {' and '.join(missing)} for read access")
+        tenants = (
+            (self.hubspot_access_token, self.hubspot_portal_id, "HUBSPOT_PORTAL_ID"),
+            (self.salesforce_client_id, self.salesforce_org_id, "SALESFORCE_ORG_ID"),
+            (self.geotab_myadmin_username, self.geotab_account, "GEOTAB_ACCOUNT"),
+        )
+        faults += [
+            f"read access needs {name}: it must be the tenant whose changes are taken"
+            for credential, tenant, name in tenants
+            if credential is not None and not tenant
+        ]
+        return faults
+
+    def reads(self, source: Source) -> bool:
+        """Whether there is read access to a source (B3.5)."""
+        return {
+            Source.HUBSPOT: self.hubspot_access_token is not None,
+            Source.SALESFORCE: self.salesforce_client_id is not None,
+            Source.GEOTAB: self.geotab_myadmin_username is not None,
+        }[source]
 
     def serves(self, source: Source) -> bool:
         """Whether a source has a secret; one without answers 404 (B2.4)."""

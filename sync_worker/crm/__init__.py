@@ -1,0 +1,25 @@
+"""What is true now in the CRMs: each module reads one of them (B3.5).
+
+A reader is handed a record and gives a `Truth`, or raises one of `errors`. It never guesses: an
+answer it cannot make sense of is `errors.Unavailable`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sync_worker.domain import Record, Source, Truth
+
+
+class Reader(Protocol):
+    """Reads the records of one tenant of one CRM. May be shared by threads."""
+
+    source: Source
+
+    def read(self, record: Record) -> Truth:
+        """Read a record as it is now. Raises `errors.CrmError`."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections."""
+        ...
