@@ -9,7 +9,8 @@ Each file is one idea, from the inside out:
 - `limits`, `faults`, `calls`: the rate limit, trouble on demand, the log of calls.
 - `credentials`, `messages`, `routes`: keys, the forms of answer, the endpoints.
 - `api`: all of that in its order; `desk`: what `/_simulator/` answers.
-- `server`: the HTTP edge. `control`: the client of `/_simulator/`. `synthetic`: customers.
+- `server`: the HTTP edge, on `simulators.http`. `control`: the client of `/_simulator/`.
+- `synthetic`: customers that nobody is.
 
 What is documented, and how surely, stands in the project's facts about Fusebill; names such
 as `seed 004` or `ref/errors` below are the vendor's pages as those facts cite them.

@@ -22,6 +22,8 @@ class Request(NamedTuple):
     content_length: str | None = None
     """The header as sent; None if it was missing."""
     authorization: str | None = None
+    client: str = ""
+    """The IP address that it came from."""
 
 
 class Answer(NamedTuple):
@@ -31,6 +33,8 @@ class Answer(NamedTuple):
     body: bytes
     content_type: str = JSON
     headers: dict[str, str] = {}  # noqa: RUF012 - never changed: `with_headers` makes a new one
+    trickle_ms: int = 0
+    """Pause this long before each byte of the body."""
 
     def with_headers(self, headers: dict[str, str]) -> Answer:
         """The same answer with these headers too; its own win."""

@@ -6,15 +6,18 @@ answer it cannot make sense of is `errors.Unavailable`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from sync_worker.domain import Record, Source, Truth
+from sync_worker.domain import Attempt, Record, Source, Truth
 
 
 class Reader(Protocol):
     """Reads the records of one tenant of one CRM. May be shared by threads."""
 
     source: Source
+    on_call: Callable[[Attempt], None] | None
+    """Told every call; may be set later."""
 
     def read(self, record: Record) -> Truth:
         """Read a record as it is now. Raises `errors.CrmError`."""

@@ -6,12 +6,13 @@ Fusebill's errors carry no machine code and "not all errors map cleanly onto HTT
 | answer | means |
 |---|---|
 | none, or a broken one | Transient, lost if the call was sent |
-| 2xx with the customer asked for | that Customer |
+| 2xx with the customer or the list asked for | that Customer or CustomerPage |
 | any other 2xx | Transient, lost |
 | 3xx, 403 | Transient |
 | 400 "Authorization key is not in the correct format", 401 | Unauthorized |
 | 400 that names HubSpot or Salesforce, `not found` or `does not exist` | RelayedNotFound |
 | 400 that names HubSpot or Salesforce otherwise | Transient |
+| the same of a list, which asks neither | Rejected |
 | 404 whose `Errors` name the customer asked for | CustomerNotFound |
 | any other 404 (`Message`: an unknown route) | Transient |
 | 429 | RateLimited |
@@ -28,11 +29,13 @@ import json
 import re
 from collections.abc import Callable
 from functools import cached_property
+from typing import TypeVar
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from sync_worker.domain import Attempt, Customer
-from sync_worker.fusebill.customer import NotACustomer, parse_customer
+from sync_worker.fusebill.customer import CustomerPage, NotACustomer, parse_customer, parse_page
 from sync_worker.fusebill.errors import (
     CustomerNotFound,
     FusebillError,
@@ -43,6 +46,8 @@ from sync_worker.fusebill.errors import (
     Unauthorized,
 )
 from sync_worker.fusebill.limits import RateLimits
+
+T = TypeVar("T")
 
 KEPT_CHARACTERS = 300
 """How much of an error text is kept: a dead letter holds one for every attempt (B6.9)."""
@@ -64,22 +69,55 @@ _AT_SIGN = re.compile(r"@|%40|\uff20")
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One request to Fusebill, about one customer. `str()` gives it as an `Attempt` shows it."""
+    """One request to Fusebill. `str()` gives it as an `Attempt` shows it."""
 
     method: str
     path: str
-    customer_id: int
+    customer_id: int | None = None
+    """The customer that the call is about; None: it is about the list of them."""
     body: bytes | None = None
     """The JSON that is sent; it holds ids only, nothing secret and nobody's data."""
+    params: tuple[tuple[str, str], ...] = ()
+    """Names and values behind the path's `?`, not encoded. The value of `query` may hold an
+    e-mail address, so what it looks for is never shown (B10.4)."""
 
     def __str__(self) -> str:
-        line = f"{self.method} {self.path}"
+        shown = [f"{name}={self._shown(name, value)}" for name, value in self.params]
+        path = f"{self.path}?{'&'.join(shown)}" if shown else self.path
+        line = f"{self.method} {path}"
         return line if self.body is None else f"{line} {self.body.decode()}"
+
+    def __repr__(self) -> str:
+        return f"Call({self})"
+
+    @staticmethod
+    def _shown(name: str, value: str) -> str:
+        if name != "query":
+            return value
+        field, colon, _ = value.partition(":")
+        return f"{field}:…" if colon else "…"
+
+    @property
+    def target(self) -> str:
+        """The path and what follows it, as sent: all is percent-encoded, as a bare `+` in an
+        address would arrive as a blank.
+        """
+        if not self.params:
+            return self.path
+        return f"{self.path}?{urlencode(self.params, quote_via=quote, safe='')}"
 
     @property
     def writes(self) -> bool:
         """Whether the call may change the customer."""
         return self.method != "GET"
+
+    def hide(self, text: str) -> str:
+        """The text without what the query looks for, which an error may quote."""
+        for name, value in self.params:
+            sought = value.partition(":")[2] if name == "query" else ""
+            if sought:
+                text = re.sub(re.escape(sought), "…", text, flags=re.IGNORECASE)
+        return text
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -89,6 +127,9 @@ class Answer(msgspec.Struct, frozen=True):
     """HTTP status; None if no answer began."""
     body: bytes = b""
     limits: RateLimits = RateLimits()
+    count: int | None = None
+    """`X-Count`, how many customers match on all pages of a list; None if it is missing or
+    unreadable."""
     fault: str | None = None
     """Why no whole answer came, in a few words; None if one did."""
     sent: bool = True
@@ -99,17 +140,60 @@ class Answer(msgspec.Struct, frozen=True):
         return f"Answer(status={self.status}, {len(self.body)} bytes, fault={self.fault!r})"
 
 
-def classify(
-    call: Call, answer: Answer, *, at: int, hide: Callable[[str], str] = str
-) -> Customer | FusebillError:
-    """The customer that an answer holds, or the error that it is: the table above.
+class Unread(Exception):
+    """A 2xx is not what was asked for: `cause` says what it is instead, without its values, and
+    `cure` what to do about it.
+    """
 
+    def __init__(self, cause: str, cure: str = "") -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.cure = cure
+
+
+def read_customer(call: Call, answer: Answer) -> Customer:
+    """The customer that the call is about. Raises Unread for anything else: a success may be the
+    literal `null`, or a page of something in between.
+    """
+    try:
+        customer = parse_customer(_decode(answer.body))
+    except NotACustomer as error:
+        raise Unread(f"that is not a customer: {error}", _CHECK_ADDRESS) from None
+    if customer.id != call.customer_id:
+        raise Unread(f"that is customer {customer.id}, not {call.customer_id}")
+    return customer
+
+
+def read_page(_: Call, answer: Answer) -> CustomerPage:
+    """The page of a list: a bare JSON array of objects. Raises Unread for anything else."""
+    rows = _decode(answer.body)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Unread("that is not a list of customers", _CHECK_ADDRESS)
+    return parse_page(rows, answer.count)
+
+
+def classify(
+    call: Call,
+    answer: Answer,
+    read: Callable[[Call, Answer], T],
+    *,
+    at: int,
+    hide: Callable[[str], str] = str,
+) -> T | FusebillError:
+    """What `read` finds in an answer, or the error that the answer is: the table above.
+
+    `read` is asked about a 2xx only, and raises Unread if that does not hold what was asked for.
     `at` is when the call was made (ms since the epoch), for the error's `Attempt`. `hide`
     takes secrets out of a text that Fusebill may have echoed. Pure: raises nothing.
     """
     case = _Case(call, answer, at, hide)
     if answer.status is None or answer.fault is not None:
         return case.transient(answer.fault or "nothing came back", lost=answer.sent)
+    if 200 <= answer.status <= 299:
+        try:
+            return read(call, answer)
+        except Unread as unread:
+            return case.transient(unread.cause, lost=True, cure=unread.cure)
     judge = _BY_STATUS.get(answer.status) or _BY_HUNDRED.get(answer.status // 100, _server_fault)
     return judge(case)
 
@@ -166,23 +250,11 @@ class _Case:
         status = self.answer.status
         kept = ""
         if self.answer.fault is None and status is not None and not 200 <= status <= 299:
-            kept = clean(self._hide(self.said.text))
+            kept = clean(self.call.hide(self._hide(self.said.text)))
         outcome = "got no answer" if status is None else f"was answered {status}"
         quote = f" ({kept})" if kept else ""
         message = f"{self.call} {outcome}: {cause}{quote}" + (f"; {cure}" if cure else "")
         return message, Attempt(self._at, str(self.call), status, kept or clean(cause))
-
-
-def _success(case: _Case) -> Customer | FusebillError:
-    """2xx: a success may be the literal `null` or a page of something in between."""
-    try:
-        customer = parse_customer(_decode(case.answer.body))
-    except NotACustomer as error:
-        return case.transient(f"that is not a customer: {error}", lost=True, cure=_CHECK_ADDRESS)
-    if customer.id != case.call.customer_id:
-        cause = f"that is customer {customer.id}, not {case.call.customer_id}"
-        return case.transient(cause, lost=True)
-    return customer
 
 
 def _redirect(case: _Case) -> FusebillError:
@@ -193,7 +265,7 @@ def _bad_request(case: _Case) -> FusebillError:
     text = case.said.text
     if _MALFORMED_KEY in text.lower():
         return Unauthorized(*case.tell("the API key is malformed", "check FUSEBILL_API_KEY"))
-    if not _RELAY.search(text):
+    if case.call.customer_id is None or not _RELAY.search(text):
         return _rejected(case)
     if _RELAYED_ABSENCE.search(text):
         return RelayedNotFound(*case.tell("Fusebill was told that the record is not there"))
@@ -211,6 +283,8 @@ def _forbidden(case: _Case) -> FusebillError:
 
 def _not_found(case: _Case) -> FusebillError:
     id_ = case.call.customer_id
+    if id_ is None:
+        return case.transient("no list is there, not even an empty one", cure=_CHECK_ADDRESS)
     text = case.said.errors
     if "customer" in text.lower() and re.search(rf"(?<!\d){id_}(?!\d)", text):
         told = case.tell(f"Fusebill has no customer {id_}")
@@ -231,7 +305,7 @@ def _server_fault(case: _Case) -> FusebillError:
     return case.transient("Fusebill, or something before it, failed", lost=True)
 
 
-_BY_STATUS: dict[int, Callable[[_Case], Customer | FusebillError]] = {
+_BY_STATUS: dict[int, Callable[[_Case], FusebillError]] = {
     400: _bad_request,
     401: _unauthorized,
     403: _forbidden,
@@ -239,8 +313,7 @@ _BY_STATUS: dict[int, Callable[[_Case], Customer | FusebillError]] = {
     408: _server_fault,  # a proxy's, for a connection that lay idle
     429: _rate_limited,
 }
-_BY_HUNDRED: dict[int, Callable[[_Case], Customer | FusebillError]] = {
-    2: _success,
+_BY_HUNDRED: dict[int, Callable[[_Case], FusebillError]] = {
     3: _redirect,
     4: _rejected,
 }

@@ -12,20 +12,28 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from sync_worker import __version__
 from sync_worker.domain import Attempt, Customer, salesforce_id_18
-from sync_worker.fusebill.answers import Call, classify
+from sync_worker.fusebill.answers import Answer, Call, classify, read_customer, read_page
+from sync_worker.fusebill.customer import CustomerPage
 from sync_worker.fusebill.errors import FusebillError
 from sync_worker.fusebill.limits import RateLimits
 from sync_worker.fusebill.transport import ApiKey, Transport
+
+T = TypeVar("T")
 
 USER_AGENT = f"sync-worker/{__version__}"
 """Names the product and its version to the vendor (B7.5)."""
 
 GEOTAB_ID_CHARACTERS = 255
 """The longest `geotabId` (vendor page 'Latch Customer' of Geotab)."""
+
+PAGE_SIZE = 1000
+"""Rows of a list's page: the server's cap varies and is "never below 1,000" (vendor page
+'Pagination')."""
 
 _HUBSPOT_ID = re.compile(r"[1-9][0-9]{0,18}")
 """A positive number of at most 64 bits, without leading zeros: with them it would never equal
@@ -42,9 +50,9 @@ class FusebillClient:
     was made, also one that failed, before its method returns or raises; what it raises itself
     goes on to the caller, so it should not. `clock` gives seconds since the epoch.
 
-    Every method raises ValueError, and calls nothing, for an argument that is no id; else one
-    of the classes of `errors` if the answer is not the customer asked for. Raises ValueError
-    itself if the key cannot be sent.
+    Every method raises ValueError, and calls nothing, for an argument that is no id; else a
+    FusebillError of `errors` if the answer is not what was asked for. Raises ValueError itself
+    if the key cannot be sent.
     """
 
     def __init__(
@@ -91,7 +99,28 @@ class FusebillClient:
     def get_customer(self, customer_id: int) -> Customer:
         """Read a customer ('Read Customer'): `GET /v1/customers/{id}`."""
         _check_customer(customer_id)
-        return self._make(Call("GET", f"/v1/customers/{customer_id}", customer_id))
+        return self._make(Call("GET", f"/v1/customers/{customer_id}", customer_id), read_customer)
+
+    def list_customers(
+        self, *, page: int, page_size: int = PAGE_SIZE, query: str | None = None
+    ) -> CustomerPage:
+        """Read one page of the customers that match ('List Customers'): `GET /v1/customers/`.
+
+        `page` counts from 0. `query` is in Fusebill's grammar (`name:value`) and is sent as it
+        is, percent-encoded; without one all customers match. A server may ignore a name that it
+        does not know, so every row is to be checked (B4.2). Attempts and errors show of it the
+        name of its first field only.
+
+        No order is asked for: which names a sort takes is not documented, and one that is refused
+        or ignored would be worse than the server's own order. So customers that come or go between
+        two calls may move a row from one page to the next: whoever needs all of them has to
+        compare what he got with `total`.
+        """
+        if page < 0 or page_size < 1:
+            raise ValueError(f"there is no page {page} of {page_size} rows: they count from 0")
+        place = (("pageSize", str(page_size)), ("pageNumber", str(page)))
+        params = (("query", query), *place) if query else place
+        return self._make(Call("GET", "/v1/customers/", params=params), read_page)
 
     def latch_hubspot(
         self, customer_id: int, *, contact: str | None, company: str | None
@@ -110,7 +139,8 @@ class FusebillClient:
     def unlatch_hubspot(self, customer_id: int) -> Customer:
         """Clear both HubSpot slots ('Unlatch Customer' of HubSpot): id in the path, no body."""
         _check_customer(customer_id)
-        return self._make(Call("POST", f"/v1/HubSpot/UnlatchCustomer/{customer_id}", customer_id))
+        call = Call("POST", f"/v1/HubSpot/UnlatchCustomer/{customer_id}", customer_id)
+        return self._make(call, read_customer)
 
     def latch_salesforce(self, customer_id: int, account_id: str, *, force: bool) -> Customer:
         """Set the Salesforce slot ('Latch Customer' of Salesforce).
@@ -149,9 +179,9 @@ class FusebillClient:
     def _post(self, path: str, customer_id: int, body: Mapping[str, object]) -> Customer:
         _check_customer(customer_id)
         sent = json.dumps({"fusebillId": customer_id, **body}, separators=(",", ":")).encode()
-        return self._make(Call("POST", path, customer_id, sent))
+        return self._make(Call("POST", path, customer_id, sent), read_customer)
 
-    def _make(self, call: Call) -> Customer:
+    def _make(self, call: Call, read: Callable[[Call, Answer], T]) -> T:
         at = int(self._clock() * 1000)
         try:
             answer = self._transport.exchange(call)
@@ -161,7 +191,7 @@ class FusebillClient:
             raise
         if answer.limits.known:
             self.limits = answer.limits
-        result = classify(call, answer, at=at, hide=self._key.hide)
+        result = classify(call, answer, read, at=at, hide=self._key.hide)
         if isinstance(result, FusebillError):
             self._tell(result.attempt)
             raise result

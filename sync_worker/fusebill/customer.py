@@ -1,9 +1,10 @@
-"""A Fusebill customer as its API writes it, read into `domain.Customer`.
+"""A Fusebill customer, and a page of them, as its API writes them, read into `domain.Customer`.
 
 The shape is that of the vendor pages' samples (Geotab 'Latch Customer' and 'Unlatch
 Customer', HubSpot 'Latch Customer' and 'Unlatch Customer'). Only these keys are looked at:
 
     {"id": 8714402, "status": "Active", "reference": "NG-0042",
+     "primaryEmail": "a@x.example; b@y.example",
      "hubSpotId": 101, "hubSpotCompanyId": null,
      "salesforceId": "0015g00001LwZ3k", "geotabId": "0070441"}
 
@@ -14,13 +15,36 @@ differ from the customer's in those samples, so only the top-level `id` counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import msgspec
 
 from sync_worker.domain import Customer, Slot, SlotState, salesforce_id_18
 
 _LARGEST_ID = 2**64 - 1
 """No system of ours numbers beyond 64 bits; a longer number is damage, not an id."""
+
+
+_BETWEEN_EMAILS = re.compile("[;,]")
+"""`primaryEmail` separates addresses by `;` (vendor page 'Customers'); people also type `,`."""
+
+
+class CustomerPage(msgspec.Struct, frozen=True):
+    """One page of a list of customers (vendor page 'List Customers')."""
+
+    customers: tuple[Customer, ...]
+    """The rows that could be read, in the order of the answer."""
+    total: int | None
+    """How many customers match on all pages: `X-Count`; None if that is missing or unreadable."""
+    broken: int
+    """How many more rows there were that are no customer: any customer may be behind them."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows the page had, read or not."""
+        return len(self.customers) + self.broken
 
 
 class NotACustomer(ValueError):
@@ -37,7 +61,8 @@ def parse_customer(payload: object) -> Customer:
     A slot key that is missing or holds no id of its kind becomes `SlotState.UNKNOWN`; null, ""
     and a HubSpot id of 0 become `SlotState.EMPTY`. Ids come out canonical, as in `Record.id`:
     HubSpot numbers as decimal text (exact, also beyond 2^53), Salesforce ids with 18 characters,
-    Geotab ids unchanged. A missing `status` becomes "", a missing or empty `reference` None.
+    Geotab ids unchanged. A missing `status` becomes "", a missing or empty `reference` None, a
+    missing or empty `primaryEmail` no `emails`.
 
     Raises NotACustomer for anything that is not an object with a positive whole `id`.
     """
@@ -51,7 +76,25 @@ def parse_customer(payload: object) -> Customer:
         status=_text(payload.get("status")) or "",
         reference=_text(payload.get("reference")),
         slots={slot: _slot(payload, key, read) for slot, (key, read) in _SLOTS.items()},
+        emails=_emails(_text(payload.get("primaryEmail")) or ""),
     )
+
+
+def parse_page(rows: Iterable[object], total: int | None) -> CustomerPage:
+    """Read the rows of a decoded list, of which `total` match on all its pages."""
+    customers = []
+    broken = 0
+    for row in rows:
+        try:
+            customers.append(parse_customer(row))
+        except NotACustomer:
+            broken += 1
+    return CustomerPage(tuple(customers), total, broken)
+
+
+def _emails(text: str) -> tuple[str, ...]:
+    addresses = (part.strip().casefold() for part in _BETWEEN_EMAILS.split(text))
+    return tuple(dict.fromkeys(filter(None, addresses)))
 
 
 def _slot(payload: dict[Any, Any], key: str, read: Callable[[object], str]) -> str | SlotState:

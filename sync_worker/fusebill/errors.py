@@ -1,4 +1,4 @@
-"""What can come back from Fusebill instead of a customer.
+"""What can come back from Fusebill instead of a customer or a list of them.
 
 Fusebill's errors carry no machine code, only a status and a text, so both decide the class
 (facts: ref/errors; B6.1 to B6.5). Each class says what may be done about it; `str()` of an
@@ -11,7 +11,7 @@ from sync_worker.domain import Attempt
 
 
 class FusebillError(Exception):
-    """A call to Fusebill did not give a customer."""
+    """A call to Fusebill did not give what was asked for."""
 
     def __init__(self, message: str, attempt: Attempt) -> None:
         super().__init__(message)
@@ -20,8 +20,8 @@ class FusebillError(Exception):
 
 class Transient(FusebillError):
     """It may work later: no connection, time-out, 5xx, 403, a redirect, a 404 with `Message`
-    (an unknown route), a 2xx that is not a customer, or a 400 that relays a failure of HubSpot
-    or Salesforce (B6.1).
+    (an unknown route), a 2xx that is not what was asked for, or a 400 that relays a failure of
+    HubSpot or Salesforce (B6.1).
 
     `answer_lost` tells whether the call may have been carried out all the same (B5.3): never
     said of a read, nor of a call whose connection was not made.
@@ -62,3 +62,13 @@ class CustomerNotFound(FusebillError):
 
 class Rejected(FusebillError):
     """Any other 4xx, such as a 400 or 409: repeating it unchanged cannot help (B6.5)."""
+
+
+class Incomplete(Exception):
+    """A list did not come whole, though each of its pages was answered: rows that cannot be read,
+    rows that the count announced and no page had, or too many pages.
+
+    Who is missing from such a list may be the very customer looked for, so it tells nothing. To
+    be treated as `Transient` without a lost answer: customers that were added or taken out
+    meanwhile are one cause. No `FusebillError`, as no call failed; it has no attempt of its own.
+    """

@@ -8,8 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync_worker.domain import Attempt, Customer
-from sync_worker.fusebill import errors
-from sync_worker.fusebill.answers import KEPT_CHARACTERS, Answer, Call, classify, clean
+from sync_worker.fusebill import answers, errors
+from sync_worker.fusebill.answers import (
+    KEPT_CHARACTERS,
+    Answer,
+    Call,
+    clean,
+    read_customer,
+    read_page,
+)
+from sync_worker.fusebill.customer import CustomerPage
 from sync_worker.fusebill.errors import (
     CustomerNotFound,
     FusebillError,
@@ -28,10 +36,22 @@ READ = Call("GET", f"/v1/customers/{ID}", ID)
 WRITE = Call("POST", "/v1/Geotab/UnlatchCustomer", ID, b'{"fusebillId":8714402}')
 HTML = b"<!DOCTYPE html><html><body>HubSpot customer 8714402 not found</body></html>"
 CUSTOMER = json.dumps(customer_json()).encode()
+LIST = Call(
+    "GET", "/v1/customers/", params=(("query", f"primaryEmail:*{EMAIL}*"), ("pageNumber", "0"))
+)
 UNKNOWN = "Customer with id 8714402 not found."
 HUBSPOT_ABSENT = "The was an error getting the contact from HubSpot: resource not found"
 SALESFORCE_ABSENT = "Salesforce Account 1 does not exist."
 MALFORMED_KEY = "Authorization key is not in the correct format."
+
+
+def classify(call: Call, answer: Answer, **options: Any) -> Customer | FusebillError:
+    return answers.classify(call, answer, read_customer, **options)
+
+
+def classify_list(answer: Answer, call: Call = LIST, **options: Any) -> Any:
+    return answers.classify(call, answer, read_page, **{"at": 0, **options})
+
 
 Row = tuple[Answer, type[FusebillError], bool | None]
 
@@ -279,3 +299,97 @@ def test_whatever_the_answer_it_is_a_customer_or_an_error(
         assert "@" not in str(result)
         assert len(result.attempt.error or "") <= KEPT_CHARACTERS
         str(result).encode()
+
+
+LIST_TABLE: dict[str, Row] = {
+    name: line for name, line in TABLE.items() if not name.startswith(("200", "204", "400", "404"))
+} | {
+    "200 null": row(200, b"null", Transient),
+    "200 empty": row(200, b"", Transient),
+    "200 HTML": row(200, HTML, Transient),
+    "200 one customer": row(200, CUSTOMER, Transient),
+    "200 envelope": row(200, envelope(404, UNKNOWN), Transient),
+    "200 list of ids": row(200, b"[8714402]", Transient),
+    "200 list with a null": row(200, b"[%s, null]" % CUSTOMER, Transient),
+    "200 cut short": row(200, b"[%s" % CUSTOMER, Transient),
+    "200 broken off": (Answer(200, fault="the connection broke"), Transient, None),
+    "204": row(204, b"", Transient),
+    "400": row(400, envelope(400, "The query is not valid."), Rejected),
+    "400 HubSpot": row(400, envelope(400, "HubSpot Id: not found"), Rejected),
+    "400 key": row(400, envelope(400, MALFORMED_KEY), Unauthorized),
+    "404": row(404, envelope(404, "Customers not found."), Transient),
+    "404 customer": row(404, envelope(404, UNKNOWN), Transient),
+    "404 Message": row(404, b'{"Message": "No resource."}', Transient),
+}
+
+
+@pytest.mark.parametrize(("answer", "kind", "_"), LIST_TABLE.values(), ids=LIST_TABLE.keys())
+def test_every_answer_to_a_list_has_its_class(
+    answer: Answer, kind: type[FusebillError], _: object
+) -> None:
+    error = classify_list(answer)
+    assert type(error) is kind
+    if isinstance(error, Transient):
+        assert not error.answer_lost
+    assert error.attempt.call == "GET /v1/customers/?query=primaryEmail:…&pageNumber=0"
+    assert str(error).startswith(error.attempt.call + " ")
+    assert EMAIL not in f"{error} {error!r} {error.args} {error.attempt}"
+
+
+def test_a_list_answers_with_its_rows_and_their_count() -> None:
+    rows = [customer_json(), customer_json(id="x"), {}, customer_json(id=9)]
+    page = classify_list(Answer(200, json.dumps(rows).encode(), count=2500))
+    assert isinstance(page, CustomerPage)
+    assert [customer.id for customer in page.customers] == [ID, 9]
+    assert (page.total, page.broken, page.rows) == (2500, 2, 4)
+    assert classify_list(Answer(200, b"[]")) == CustomerPage((), None, 0)
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("reference:NG-0042", "reference:…"),
+        ("primaryEmail:a:b@x.example", "primaryEmail:…"),
+        ("status:Active;lastName:Oduya", "status:…"),
+        ("Oduya", "…"),
+    ],
+)
+def test_a_call_shows_the_name_of_a_query_and_no_more(query: str, shown: str) -> None:
+    call = Call("GET", "/v1/customers/", params=(("query", query), ("pageSize", "7")))
+    assert str(call) == f"GET /v1/customers/?query={shown}&pageSize=7"
+    assert repr(call) == f"Call({call})"
+
+
+def test_a_target_is_encoded_whole() -> None:
+    call = Call("GET", "/v1/customers/", params=(("query", "primaryEmail:*a+b&c/d?é%@x*"),))
+    assert call.target == (
+        "/v1/customers/?query=primaryEmail%3A%2Aa%2Bb%26c%2Fd%3F%C3%A9%25%40x%2A"
+    )
+
+
+@pytest.mark.parametrize("value", ["NG 0042", "Maren Oduya", "a.b*c(", f"*{EMAIL}*"])
+def test_what_a_query_looks_for_is_not_kept_where_an_error_quotes_it(value: str) -> None:
+    call = Call("GET", "/v1/customers/", params=(("query", f"reference:{value}"),))
+    text = f"The query 'reference:{value.upper()}' is not valid."
+    error = classify_list(Answer(400, envelope(400, text)), call)
+    assert isinstance(error, Rejected)
+    assert error.attempt.error == "The query 'reference:…' is not valid."
+    assert value.upper() not in str(error)
+
+
+@given(
+    st.integers(min_value=-1, max_value=1200),
+    st.binary() | st.lists(json_values).map(lambda value: json.dumps(value).encode()),
+    st.none() | st.integers(min_value=0, max_value=5),
+)
+def test_whatever_the_answer_to_a_list_it_is_a_page_or_an_error(
+    status: int, body: bytes, count: int | None
+) -> None:
+    result = classify_list(Answer(status, body, count=count))
+    if isinstance(result, CustomerPage):
+        assert 200 <= status <= 299
+        assert result.rows == len(json.loads(body))
+        assert result.total == count
+    else:
+        assert isinstance(result, FusebillError)
+        assert "@" not in str(result)

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from sync_worker import __version__
 from sync_worker.domain import Attempt, Slot, SlotState
-from sync_worker.fusebill import transport
 from sync_worker.fusebill.client import FusebillClient
 from sync_worker.fusebill.errors import (
     CustomerNotFound,
@@ -28,7 +27,7 @@ from sync_worker.fusebill.errors import (
     Unauthorized,
 )
 from sync_worker.fusebill.limits import RateLimits
-from sync_worker.fusebill.transport import MAX_ANSWER_BYTES
+from sync_worker.fusebill.transport import MAX_ANSWER_BYTES, MAX_LIST_BYTES
 from tests.unit.fusebill.scripted_server import (
     EMAIL,
     KEY,
@@ -430,7 +429,7 @@ def test_a_body_that_trickles_is_given_up_too(
     attempts: list[Attempt],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transport, "CONNECT_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("sync_worker.http.CONNECT_TIMEOUT_SECONDS", 0.5)
     server.will(Reply(raw=server.trickle))
     begun = time.monotonic()
     error = failing(lambda: make(read_timeout=0.5).unlatch_geotab(ID), attempts)
@@ -444,7 +443,7 @@ def test_a_short_wait_for_a_body_does_not_shorten_the_next_call(
     make: Make, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The body of a late answer may take what is left of the call's time: here 0.3 s.
-    monkeypatch.setattr(transport, "CONNECT_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("sync_worker.http.CONNECT_TIMEOUT_SECONDS", 0.1)
 
     def late(handler: Any) -> None:
         server.pause(0.8)
@@ -459,6 +458,113 @@ def test_a_short_wait_for_a_body_does_not_shorten_the_next_call(
     client.get_customer(ID)
     client.get_customer(ID)
     assert len({seen.connection for seen in server.seen}) == 1
+
+
+def listed(*rows: Any, **headers: str) -> Reply:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(body=json.dumps(rows).encode(), headers=named)
+
+
+@pytest.mark.parametrize(
+    ("asked", "target", "shown"),
+    [
+        (
+            {"page": 0},
+            "/v1/customers/?pageSize=1000&pageNumber=0",
+            "/v1/customers/?pageSize=1000&pageNumber=0",
+        ),
+        (
+            {"page": 2, "page_size": 100, "query": "reference:NG 0042&x=1#"},
+            "/v1/customers/?query=reference%3ANG%200042%26x%3D1%23&pageSize=100&pageNumber=2",
+            "/v1/customers/?query=reference:…&pageSize=100&pageNumber=2",
+        ),
+        (
+            {"page": 0, "query": "primaryEmail:*ma+ren@x.example*"},
+            "/v1/customers/?query=primaryEmail%3A%2Ama%2Bren%40x.example%2A&pageSize=1000&pageNumber=0",
+            "/v1/customers/?query=primaryEmail:…&pageSize=1000&pageNumber=0",
+        ),
+    ],
+)
+def test_a_list_is_on_the_wire_as_the_vendor_page_shows_it(
+    client: FusebillClient,
+    server: ScriptedServer,
+    attempts: list[Attempt],
+    asked: dict[str, Any],
+    target: str,
+    shown: str,
+) -> None:
+    server.will(listed(customer_json(), customer_json(id=9), {"id": None}, X_Count="2500"))
+    page = client.list_customers(**asked)
+    assert [customer.id for customer in page.customers] == [ID, 9]
+    assert (page.total, page.broken) == (2500, 1)
+    (seen,) = server.seen
+    assert (seen.method, seen.path, seen.body) == ("GET", target, b"")
+    assert [(attempt.call, attempt.status) for attempt in attempts] == [(f"GET {shown}", 200)]
+
+
+@pytest.mark.parametrize("count", ["", "many", "-1", "1.5", "9" * 30, "5, 5", "٣"])
+def test_a_count_that_cannot_be_read_is_none(
+    client: FusebillClient, server: ScriptedServer, count: str
+) -> None:
+    head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nX-Count: {count}\r\nContent-Length: 2\r\n"
+    body = f"{head}\r\n[]".encode()
+    server.will(Reply(raw=lambda handler: handler.wfile.write(body)), listed())
+    assert client.list_customers(page=0).total is None
+    assert client.list_customers(page=0).total is None, "nor is a missing one"
+
+
+@pytest.mark.parametrize(("page", "size"), [(-1, 1000), (0, 0)])
+def test_a_page_that_cannot_be_is_refused_before_any_call(
+    client: FusebillClient, server: ScriptedServer, page: int, size: int
+) -> None:
+    with pytest.raises(ValueError, match="page"):
+        client.list_customers(page=page, page_size=size)
+    assert not server.seen
+
+
+def test_a_page_may_be_longer_than_a_customer_but_not_endless(
+    client: FusebillClient, server: ScriptedServer
+) -> None:
+    body = json.dumps([customer_json()] * 1000).encode()
+    assert len(body) < MAX_LIST_BYTES / 8
+    server.will(Reply(body=body.ljust(MAX_LIST_BYTES)), Reply(body=body.ljust(MAX_LIST_BYTES + 1)))
+    assert client.list_customers(page=0).rows == 1000
+    with pytest.raises(Transient, match=str(MAX_LIST_BYTES)):
+        client.list_customers(page=0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (Reply(raw=hang_up), Transient),
+        (Reply(raw=cut_short), Transient),
+        (Reply(200, json.dumps({"primaryEmail": EMAIL}).encode()), Transient),
+        (Reply(302, b"", {"Location": f"/?query={EMAIL}"}), Transient),
+        (Reply(400, envelope(400, f"'primaryEmail:*{EMAIL}*' is not valid")), Rejected),
+        (Reply(401, envelope(401, f"Key {KEY} may not look for {EMAIL}")), Unauthorized),
+        (Reply(404, envelope(404, f"Customer {EMAIL} not found.")), Transient),
+        (Reply(429, envelope(429, "Minute limit reached.")), RateLimited),
+        (Reply(503, EMAIL.encode()), Transient),
+    ],
+)
+def test_no_error_of_a_list_shows_whom_it_looked_for(
+    client: FusebillClient,
+    server: ScriptedServer,
+    attempts: list[Attempt],
+    reply: Reply,
+    kind: type[FusebillError],
+) -> None:
+    server.will(reply)
+    with pytest.raises(FusebillError) as caught:
+        client.list_customers(page=0, query=f"primaryEmail:*{EMAIL}*")
+    error = caught.value
+    assert type(error) is kind
+    assert attempts == [error.attempt]
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    for text in (str(error), repr(error), repr(error.args), repr(vars(error)), repr(attempts)):
+        assert EMAIL not in text
+        assert KEY not in text
 
 
 def closed_port() -> int:
@@ -493,7 +599,7 @@ def test_a_name_that_does_not_resolve_has_sent_nothing(
 def test_a_connection_that_does_not_open_in_time_has_sent_nothing(
     make: Make, attempts: list[Attempt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "CONNECT_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("sync_worker.http.CONNECT_TIMEOUT_SECONDS", 0.2)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -564,7 +670,7 @@ def test_the_client_does_not_show_its_key(make: Make, server: ScriptedServer) ->
     host = server.url.removeprefix("http://")
     client = make(f"http://user:hush@{host}")
     shown = f"{client!r} {client} {vars(client)} {vars(client._transport)} {client._key}"
-    shown += f" {vars(client._transport._session)}"
+    shown += f" {vars(client._transport._http)} {vars(client._transport._http.session)}"
     assert KEY not in shown
     assert "hush" not in repr(client)
 
@@ -614,7 +720,7 @@ def test_a_call_that_is_interrupted_is_told_and_the_interrupt_goes_on(
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         raise TimeLimit
 
-    monkeypatch.setattr(client._transport._session, "request", interrupted)
+    monkeypatch.setattr(client._transport._http.session, "request", interrupted)
     with pytest.raises(TimeLimit):
         client.get_customer(ID)
     assert attempts == [Attempt(1000, "GET /v1/customers/8714402", error="interrupted: TimeLimit")]

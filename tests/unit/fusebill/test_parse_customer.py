@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync_worker.domain import Customer, Record, RecordType, Slot, SlotState, Source
-from sync_worker.fusebill.customer import NotACustomer, parse_customer
+from sync_worker.fusebill.customer import NotACustomer, parse_customer, parse_page
 from tests.unit.fusebill.scripted_server import EMAIL, customer_json
 
 CONTACT, COMPANY = Slot.HUBSPOT_CONTACT, Slot.HUBSPOT_COMPANY
@@ -32,7 +32,36 @@ def test_a_customer_as_the_geotab_pages_show_it() -> None:
             ACCOUNT: "0015g00001LwZ3kAAF",
             GEOTAB: "0070441",
         },
+        emails=(EMAIL,),
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "emails"),
+    [
+        (EMAIL, (EMAIL,)),
+        ("A@X.example; b@y.example", ("a@x.example", "b@y.example")),
+        ("a@x.example,b@y.example ;\tc@z.example;", ("a@x.example", "b@y.example", "c@z.example")),
+        ("a@x.example; A@x.example", ("a@x.example",)),
+        ("info@STRASSE.example;info@straße.example", ("info@strasse.example",)),
+        (" ;, ", ()),
+        ("", ()),
+        (None, ()),
+        (..., ()),
+        (7, ()),
+        (["a@x.example"], ()),
+    ],
+)
+def test_each_address_of_the_primary_email_is_read(value: object, emails: tuple[str, ...]) -> None:
+    assert parse_customer(customer_json(primaryEmail=value)).emails == emails
+
+
+def test_a_customer_shows_no_address() -> None:
+    customer = parse_customer(customer_json())
+    shown = f"{customer!r} {customer} {[customer]} {parse_page([customer_json()], 1)}"
+    assert "8714402" in shown
+    assert "NG-0042" in shown
+    assert EMAIL not in shown
 
 
 def test_a_customer_as_the_hubspot_pages_show_it_lacks_geotab_which_is_unknown_not_empty() -> None:
