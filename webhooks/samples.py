@@ -257,18 +257,23 @@ def _merge(values: _Values, _: Settings) -> dict[str, Any]:
     }
 
 
-def _association(values: _Values, _: Settings, *, removed: bool) -> dict[str, Any]:
+def _association(
+    values: _Values, _: Settings, *, removed: bool, primary: bool = True, by_company: bool = False
+) -> dict[str, Any]:
+    """The record, a contact, and the other, a company; `by_company` tells which of them says so."""
+    ends = _number(values.record_id, "record"), _number(values.other_id, "record")
+    from_id, to_id = ends[::-1] if by_company else ends
     return {
-        "associationType": "CONTACT_TO_COMPANY",
-        "fromObjectId": _number(values.record_id, "record"),
-        "toObjectId": _number(values.other_id, "record"),
+        "associationType": "COMPANY_TO_CONTACT" if by_company else "CONTACT_TO_COMPANY",
+        "fromObjectId": from_id,
+        "toObjectId": to_id,
         "associationRemoved": removed,
-        "isPrimaryAssociation": True,
+        "isPrimaryAssociation": primary,
     }
 
 
-def _generic_association(values: _Values, settings: Settings) -> dict[str, Any]:
-    event = _association(values, settings, removed=False)
+def _generic_association(values: _Values, settings: Settings, *, removed: bool) -> dict[str, Any]:
+    event = _association(values, settings, removed=removed)
     del event["associationType"]
     return event | {"fromObjectTypeId": "0-1", "toObjectTypeId": "0-2", "associationTypeId": 1}
 
@@ -462,8 +467,8 @@ def _form(says: str, event: str, *names: str) -> _Sample:
     return _Sample(says, _FORM, RESELLER_CUSTOMER_ID, OTHER_RESELLER_CUSTOMER_ID, body)
 
 
-_joined = partial(_association, removed=False)
-_left = partial(_association, removed=True)
+_JOINED = partial(_association, removed=False)
+_LEFT = partial(_association, removed=True)
 
 SAMPLES: Mapping[str, _Sample] = {
     "hubspot.contact.linked": _contact(
@@ -488,10 +493,22 @@ SAMPLES: Mapping[str, _Sample] = {
         "another contact was merged into a contact", "contact.merge", _merge
     ),
     "hubspot.contact.association": _contact(
-        "a contact joined a company", "contact.associationChange", _joined, COMPANY_ID
+        "a contact joined its primary company", "contact.associationChange", _JOINED, COMPANY_ID
+    ),
+    "hubspot.contact.association.other": _contact(
+        "a contact joined a company that is not its primary one",
+        "contact.associationChange",
+        partial(_JOINED, primary=False),
+        COMPANY_ID,
     ),
     "hubspot.contact.dissociation": _contact(
-        "a contact left a company", "contact.associationChange", _left, COMPANY_ID
+        "a contact left its primary company", "contact.associationChange", _LEFT, COMPANY_ID
+    ),
+    "hubspot.contact.dissociation.other": _contact(
+        "a contact left a company that was not its primary one",
+        "contact.associationChange",
+        partial(_LEFT, primary=False),
+        COMPANY_ID,
     ),
     "hubspot.company.linked": _company(
         "the Fusebill id of a company was set", "company.propertyChange", _link
@@ -499,11 +516,26 @@ SAMPLES: Mapping[str, _Sample] = {
     "hubspot.company.unlinked": _company(
         "the Fusebill id of a company was cleared", "company.propertyChange", _unlink
     ),
+    "hubspot.company.reference": _company(
+        "the reference of a company changed", "company.propertyChange", _reference
+    ),
     "hubspot.company.creation": _company("a company was made", "company.creation"),
     "hubspot.company.deletion": _company("a company was deleted", "company.deletion"),
     "hubspot.company.restore": _company("a deleted company was restored", "company.restore"),
     "hubspot.company.merge": _company(
         "another company was merged into a company", "company.merge", _merge
+    ),
+    "hubspot.company.association": _contact(
+        "a contact joined its primary company (told by the company)",
+        "company.associationChange",
+        partial(_JOINED, by_company=True),
+        COMPANY_ID,
+    ),
+    "hubspot.company.dissociation": _contact(
+        "a contact left its primary company (told by the company)",
+        "company.associationChange",
+        partial(_LEFT, by_company=True),
+        COMPANY_ID,
     ),
     "hubspot.object.linked": _contact(
         "the Fusebill id of a contact was set (generic form)",
@@ -514,9 +546,15 @@ SAMPLES: Mapping[str, _Sample] = {
         "a contact was deleted (generic form)", "object.deletion", _of_type
     ),
     "hubspot.object.association": _contact(
-        "a contact joined a company (generic form)",
+        "a contact joined its primary company (generic form)",
         "object.associationChange",
-        _generic_association,
+        partial(_generic_association, removed=False),
+        COMPANY_ID,
+    ),
+    "hubspot.object.dissociation": _contact(
+        "a contact left its primary company (generic form)",
+        "object.associationChange",
+        partial(_generic_association, removed=True),
         COMPANY_ID,
     ),
     "hubspot.test": _contact("HubSpot's test button was pressed", "contact.creation", _test_button),
@@ -582,6 +620,11 @@ SAMPLES: Mapping[str, _Sample] = {
     ),
     "geotab.linked": _geotab("a customer was linked to a Fusebill id", "linked", "fusebill_id"),
     "geotab.reference": _geotab("a customer was linked to a reference", "linked", "reference"),
+    "geotab.previous": _geotab(
+        "the id of a customer changed; to what it is linked, it does not say",
+        "changed",
+        "previous_reseller_customer_id",
+    ),
     "geotab.touched": _geotab("a customer was linked; to what, it does not say", "linked"),
     "geotab.changed": _geotab(
         "the id of a customer changed", "changed", "fusebill_id", "previous_reseller_customer_id"

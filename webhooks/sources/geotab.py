@@ -118,6 +118,8 @@ class GeotabReader:
         if id_ is None:
             raise Unreadable("reseller_customer_id is missing")
         previous_id = _opaque_id(event, "previous_reseller_customer_id")
+        if previous_id == id_:
+            previous_id = None
         customer_id = whole(_optional(event, "fusebill_id") or "") or None
         reference = _optional(event, "reference")
         occurred_at = any_time_ms(lenient_scalar(event.get("occurred_at")))
@@ -139,22 +141,28 @@ class GeotabReader:
                 previous_id=previous_id,
                 evidence=True,
             )
-        kind, aspect = _linking(customer_id, reference)
+        kind, aspect = _linking(customer_id, reference, previous_id)
         return about.change(
             kind,
             aspect,
             customer_id=customer_id,
             reference=reference,
             previous_id=previous_id,
-            evidence=event_type == _CHANGED or previous_id not in (None, id_),
+            evidence=event_type == _CHANGED or previous_id is not None,
         )
 
 
-def _linking(customer_id: str | None, reference: str | None) -> tuple[Kind, Aspect]:
-    """What an event says that links; one that names no customer only says: look."""
+def _linking(
+    customer_id: str | None, reference: str | None, previous_id: str | None
+) -> tuple[Kind, Aspect]:
+    """What an event says that links.
+
+    The previous id is a hint as a reference is: who holds it is the customer (B3.4). An event
+    that gives no way to a customer only says: look.
+    """
     if customer_id:
         return Kind.LINKED, Aspect.LINK
-    if reference:
+    if reference or previous_id:
         return Kind.LINKED, Aspect.HINT
     return Kind.TOUCHED, Aspect.EXISTENCE
 

@@ -11,7 +11,6 @@ surrogates, and form fields are decoded strictly.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -19,10 +18,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from sync_worker.domain import Aspect, Change, Kind, Record
+from sync_worker.domain import Aspect, Change, Kind, Record, whole_number_text
 from webhooks.sources import Decoded, Undecodable, UndecodableEvent
 
 _T = TypeVar("_T")
+
+whole = whole_number_text
 
 MAX_EPOCH_MS = 2**53
 """A later time is no time: past it, JSON numbers stop being exact in most senders."""
@@ -36,7 +37,6 @@ _MAX_ID_DIGITS = 20
 _BEYOND_IDS = 10**_MAX_ID_DIGITS
 _MAX_TIME_DIGITS = 16
 _MAX_TIME_CHARS = 40
-_DECIMAL = re.compile(r"([0-9]{1,20})\.([0-9]{1,20})(?:[eE]\+?([0-9]{1,2}))?")
 _BLANKS = " \t\r\n"
 """What JSON allows between values; Python's own idea of blanks is wider."""
 
@@ -234,21 +234,6 @@ def digits(value: object, name: str) -> str:
         if number.isdigit():
             return number
     raise Unreadable(f"{name} is missing or not a positive whole number")
-
-
-def whole(text: str) -> str:
-    """A number that was sent with decimals, `12345.0` or `1.2345E4`, without them (B3.2).
-
-    Salesforce sends number fields as doubles. What is not a whole number stays as it is.
-    """
-    found = _DECIMAL.fullmatch(text)
-    if not found:
-        return text
-    integer, fraction, exponent = found.groups()
-    shift = int(exponent or 0)
-    if fraction[shift:].strip("0"):
-        return text
-    return (integer + fraction[:shift].ljust(shift, "0")).lstrip("0") or "0"
 
 
 def epoch_ms(text: str | None) -> int | None:

@@ -187,6 +187,24 @@ def test_b2_8_what_is_kept_of_undecodable_json_has_no_token(body, kept):
         ({"previous_reseller_customer_id": ""}, Kind.LINKED, Aspect.LINK, False),
         ({"event_type": "customer.changed"}, Kind.LINKED, Aspect.LINK, True),
         ({"fusebill_id": None, "reference": "NG"}, Kind.LINKED, Aspect.HINT, False),
+        (
+            {"fusebill_id": None, "previous_reseller_customer_id": "0070440"},
+            Kind.LINKED,
+            Aspect.HINT,
+            True,
+        ),
+        (
+            {"fusebill_id": None, "previous_reseller_customer_id": "0070441"},
+            Kind.TOUCHED,
+            Aspect.EXISTENCE,
+            False,
+        ),
+        (
+            {"fusebill_id": None, "event_type": "customer.changed"},
+            Kind.TOUCHED,
+            Aspect.EXISTENCE,
+            True,
+        ),
         ({"fusebill_id": None}, Kind.TOUCHED, Aspect.EXISTENCE, False),
         ({"fusebill_id": " ", "reference": ""}, Kind.TOUCHED, Aspect.EXISTENCE, False),
         ({"event_type": "customer.unlinked"}, Kind.UNLINKED, Aspect.LINK, True),
@@ -198,15 +216,30 @@ def test_b3_4_event_types(changes, kind, aspect, evidence):
     assert (change.kind, change.aspect, change.evidence) == (kind, aspect, evidence)
 
 
-def test_b3_4_what_names_no_customer_keeps_the_previous_id():
+@pytest.mark.parametrize("event_type", ["customer.linked", "customer.changed"])
+@pytest.mark.parametrize("reference", [None, "NG-0042"])
+def test_b3_4_the_previous_id_is_a_way_to_find_the_customer(event_type, reference):
     change = one(
         event(
-            event_type="customer.changed",
+            event_type=event_type,
             fusebill_id=None,
+            reference=reference,
             previous_reseller_customer_id="0070440",
         )
     )
-    assert (change.kind, change.previous_id, change.evidence) == (Kind.TOUCHED, "0070440", True)
+    assert (change.kind, change.aspect, change.evidence) == (Kind.LINKED, Aspect.HINT, True)
+    assert (change.record.id, change.customer_id) == ("0070441", None)
+    assert (change.previous_id, change.reference) == ("0070440", reference)
+
+
+@pytest.mark.parametrize("event_type", ["customer.linked", "customer.changed", "customer.unlinked"])
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [("0070440", "0070440"), ("70441", "70441"), ("0070441", None), ("", None), (None, None)],
+)
+def test_b3_4_a_previous_id_that_is_the_id_itself_is_none(event_type, sent, kept):
+    change = one(event(event_type=event_type, previous_reseller_customer_id=sent))
+    assert change.previous_id == kept
 
 
 def test_b3_4_an_unlinking_that_names_a_customer_touches_only_that_one():

@@ -170,8 +170,16 @@ def test_b3_1_a_huge_number_is_kept_digit_by_digit():
     ("name", "field", "value"),
     [("email", "email", "m@x.example"), ("billing_reference", "reference", "NG-0042")],
 )
-def test_b3_1_email_and_reference_are_hints(name, field, value):
-    change = one([event(propertyName=name, propertyValue=value)])
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"subscriptionType": "company.propertyChange"},
+        {"subscriptionType": "object.propertyChange", "objectTypeId": "0-1"},
+    ],
+)
+def test_b3_1_email_and_reference_are_hints(name, field, value, form):
+    change = one([event(propertyName=name, propertyValue=value, **form)])
     assert (change.kind, change.aspect) == (Kind.LINKED, Aspect.HINT)
     assert getattr(change, field) == value
     assert change.customer_id is None
@@ -188,9 +196,13 @@ def test_b3_1_the_properties_are_settings():
     reader = hubspot(hubspot_fusebill_id_property="stax_id", hubspot_reference_property=None)
     found = decoded(
         reader,
-        [event(), event(propertyName="stax_id"), event(propertyName="billing_reference")],
+        [
+            event(),
+            event(propertyName="stax_id", propertyValue="42"),
+            event(propertyName="billing_reference"),
+        ],
     )
-    assert [change.kind for change in found.changes] == [Kind.LINKED]
+    assert [(change.kind, change.customer_id) for change in found.changes] == [(Kind.LINKED, "42")]
     assert found.ignored == {"other properties": 2}
 
 
@@ -208,6 +220,31 @@ def test_b3_1_existence(action, kind, noun):
     change = one([event(subscriptionType=f"{noun}.{action}")])
     assert (change.kind, change.aspect) == (kind, Aspect.EXISTENCE)
     assert change.record.type == noun
+
+
+@pytest.mark.parametrize("action", ["creation", "deletion", "restore", "merge"])
+@pytest.mark.parametrize(("type_id", "noun"), [("0-1", "contact"), ("0-2", "company")])
+def test_b3_1_the_generic_forms_of_existence_mean_what_the_classic_ones_do(action, type_id, noun):
+    ids = {"primaryObjectId": 7, "mergedObjectIds": [8], "newObjectId": 9}
+    generic = one([event(subscriptionType=f"object.{action}", objectTypeId=type_id, **ids)])
+    classic = one([event(subscriptionType=f"{noun}.{action}", **ids)])
+    assert generic.record == classic.record
+    assert generic.record.type == noun
+    assert (generic.kind, generic.aspect) == (classic.kind, classic.aspect)
+    assert generic.merged_ids == classic.merged_ids
+
+
+def test_b2_11_a_privacy_deletion_is_no_repeat_of_the_deletion():
+    """The one erases what is stored of the record, the other does not (B10.3)."""
+    plain = one([event(subscriptionType="contact.deletion")])
+    private = one([event(subscriptionType="contact.privacyDeletion")])
+    assert (plain.record, plain.kind, plain.occurred_at, plain.event_id) == (
+        private.record,
+        private.kind,
+        private.occurred_at,
+        private.event_id,
+    )
+    assert plain.identity != private.identity
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from webhooks.sources import Proof, Unauthenticated, Undecodable
 
 XML = "text/xml"
 ACCOUNT = "0015g00001LwZ3kAAF"
+ACTION = "04k5g0000008Rt1AAE"
 OTHER = "0015g00001LwZ4RAAV"
 LINK = "Fusebill_Id__c"
 REFERENCE = "Billing_Reference__c"
@@ -174,6 +175,76 @@ def test_b3_2_soap_what_the_link_field_says(element, said):
     assert claims(soap(body)) == [said]
 
 
+@pytest.mark.parametrize(
+    ("action", "definition"),
+    [
+        (f"<ActionId>{ACTION}</ActionId>", ACTION),
+        (f"<ActionId> {ACTION[:15]}\n</ActionId>", ACTION),
+        ("", None),
+        ("<ActionId/>", None),
+        ('<ActionId xsi:nil="true"/>', None),
+        ("<ActionId>04k</ActionId>", None),
+        ("<ActionId>04k5g0000008Rt1AAA</ActionId>", None),
+        ("<ActionId>04k5g0000008Rt_</ActionId>", None),
+    ],
+)
+@pytest.mark.parametrize("cleared", [False, True])
+def test_b3_2_soap_every_change_names_its_message_definition(action, definition, cleared):
+    body = fixture("salesforce/outbound.updates.xml").decode()
+    body = body.replace(f"<ActionId>{ACTION}</ActionId>", action)
+    body = body.replace("<sf:LastM", f"<sf:{REFERENCE}>NG</sf:{REFERENCE}><sf:LastM")
+    found = soap(body.encode(), salesforce_absent_means_cleared=cleared)
+    assert [change.definition for change in found.changes] == [definition] * 6
+    assert found.undecodable == []
+
+
+LEFT_OUT = (f"<sf:{LINK}>8714402</sf:{LINK}>", "")
+WITH_REFERENCE = ("<sf:LastM", f"<sf:{REFERENCE}>NG-0042</sf:{REFERENCE}><sf:LastM")
+NO_DEFINITION = (f"<ActionId>{ACTION}</ActionId>", "")
+
+
+@pytest.mark.parametrize(
+    ("cleared", "edits", "said"),
+    [
+        (False, [LEFT_OUT], (Kind.TOUCHED, Aspect.EXISTENCE, None, None)),
+        (True, [LEFT_OUT], (Kind.UNLINKED, Aspect.LINK, None, None)),
+        (True, [LEFT_OUT, NO_DEFINITION], (Kind.TOUCHED, Aspect.EXISTENCE, None, None)),
+    ],
+)
+@pytest.mark.parametrize("hint", [False, True])
+def test_b3_2_soap_a_link_field_that_is_left_out(cleared, edits, said, hint):
+    body = edited(*edits, *([WITH_REFERENCE] if hint else []))
+    found = soap(body, salesforce_absent_means_cleared=cleared)
+    assert claims(found) == [said, (Kind.LINKED, Aspect.HINT, "NG-0042", False)][: 1 + hint]
+    assert [change.left_out for change in found.changes] == [
+        said[0] is Kind.UNLINKED,
+        *([False] if hint else []),
+    ]
+    assert len({change.identity for change in found.changes}) == len(found.changes)
+
+
+@pytest.mark.parametrize(
+    ("element", "kind"),
+    [
+        (f'<sf:{LINK} xsi:nil="true"/>', Kind.UNLINKED),
+        (f"<sf:{LINK}/>", Kind.UNLINKED),
+        (f"<sf:{LINK}>7</sf:{LINK}>", Kind.LINKED),
+    ],
+)
+@pytest.mark.parametrize("cleared", [False, True])
+def test_b3_2_soap_a_link_field_that_is_there_is_not_left_out(element, kind, cleared):
+    body = edited((LEFT_OUT[0], element))
+    change = one(soap(body, salesforce_absent_means_cleared=cleared))
+    assert (change.kind, change.aspect, change.evidence) == (kind, Aspect.LINK, None)
+    assert not change.left_out
+
+
+@pytest.mark.parametrize("reference", ["12345.0", "1.2345E4", " 12345 "])
+def test_b3_2_soap_a_number_is_a_reference_without_decimals(reference):
+    body = edited(("<sf:LastM", f"<sf:{REFERENCE}>{reference}</sf:{REFERENCE}><sf:LastM"))
+    assert soap(body).changes[1].reference == "12345"
+
+
 def test_b3_2_soap_a_reference_is_a_hint_beside_the_link():
     body = edited(("<sf:LastM", f"<sf:{REFERENCE}>NG-0042</sf:{REFERENCE}><sf:LastM"))
     found = soap(body)
@@ -193,9 +264,17 @@ def test_b3_2_soap_an_account_by_name_with_another_prefix_is_ignored():
     assert soap(edited((ACCOUNT, "0035g00001TtYqPAAV"))).ignored == {"other objects": 1}
 
 
+def test_b3_2_soap_another_object_is_ignored_whatever_its_id():
+    assert soap(edited(("sf:Account", "sf:Contact"))).ignored == {"other objects": 1}
+
+
 def test_b3_2_soap_a_notification_without_data_names_no_record():
-    found = soap(fixture("salesforce/outbound.deleted_before_delivery.xml"))
-    assert found.ignored == {"notification without a record": 2}
+    found = soap(
+        fixture("salesforce/outbound.deleted_before_delivery.xml"),
+        salesforce_absent_means_cleared=True,
+    )
+    assert found.ignored == {"record deleted before delivery": 2}
+    assert (found.changes, found.undecodable) == ([], [])
 
 
 def test_b3_3_soap_an_id_of_15_characters_is_the_same_record():
@@ -340,6 +419,28 @@ def test_b2_6_what_is_kept_of_an_undecodable_body_has_no_session(body, kept):
     assert salesforce().redacted(delivery(body)) == kept
 
 
+# --- the fields that count
+
+
+@pytest.mark.parametrize("reference", ["Ref__c", None])
+def test_b3_2_the_fields_are_settings(reference):
+    """In every shape; the fields of the default names are then nobody's."""
+    reader = salesforce(
+        salesforce_fusebill_id_field="Stax__c", salesforce_reference_field=reference
+    )
+    sent = {LINK: "6", REFERENCE: "NG", "Stax__c": "7", "Ref__c": "R"}
+    elements = "".join(f"<sf:{name}>{value}</sf:{name}>" for name, value in sent.items())
+    message = edited((f"<sf:{LINK}>8714402</sf:{LINK}>", elements))
+    said = [("7", None)] + ([(None, "R")] if reference else [])
+    for found in (
+        decoded(reader, message, media_type=XML),
+        decoded(reader, cdc("UPDATE", fields=sent, changedFields=[*sent])),
+        decoded(reader, cdc("CREATE", fields=sent)),
+        decoded(reader, {"new": [record(**sent)], "old": [record()]}),
+    ):
+        assert [(change.customer_id, change.reference) for change in found.changes] == said
+
+
 # --- JSON: change data capture
 
 
@@ -364,6 +465,9 @@ def test_b3_2_cdc_an_update_counts_only_named_fields():
         ({"changedFields": [LINK]}, {LINK: None}, [(Kind.UNLINKED, Aspect.LINK, None, True)]),
         ({"changedFields": [LINK]}, {LINK: " "}, [(Kind.UNLINKED, Aspect.LINK, None, True)]),
         ({"nulledFields": [LINK]}, {}, [(Kind.UNLINKED, Aspect.LINK, None, True)]),
+        ({"nulledFields": [LINK]}, {LINK: "7"}, [(Kind.UNLINKED, Aspect.LINK, None, True)]),
+        ({"changedFields": ["Name"]}, {LINK: "7", REFERENCE: "NG"}, []),
+        ({"nulledFields": ["Name"]}, {LINK: None}, []),
         ({"changedFields": [LINK]}, {}, [(Kind.TOUCHED, Aspect.EXISTENCE, None, None)]),
         (
             {"changedFields": ["0x400100"]},
@@ -406,11 +510,21 @@ def test_b3_2_cdc_update(header, fields, said):
         ),
         ("UNDELETE", {LINK: None}, [(Kind.RESTORED, Aspect.EXISTENCE, None, None)]),
         (
+            "UNDELETE",
+            {REFERENCE: "NG"},
+            [
+                (Kind.RESTORED, Aspect.EXISTENCE, None, None),
+                (Kind.LINKED, Aspect.HINT, "NG", False),
+            ],
+        ),
+        (
             "DELETE",
             {LINK: "7", REFERENCE: "NG"},
             [(Kind.DELETED, Aspect.EXISTENCE, None, None)],
         ),
         ("GAP_CREATE", {}, [(Kind.TOUCHED, Aspect.EXISTENCE, None, None)]),
+        ("GAP_UPDATE", {LINK: "7"}, [(Kind.TOUCHED, Aspect.EXISTENCE, None, None)]),
+        ("GAP_UNDELETE", {LINK: "7"}, [(Kind.TOUCHED, Aspect.EXISTENCE, None, None)]),
         ("GAP_DELETE", {}, [(Kind.TOUCHED, Aspect.EXISTENCE, None, None)]),
     ],
 )
@@ -456,6 +570,14 @@ def test_b2_6_an_array_of_shapes():
 def test_b3_10_an_overflow_owes_a_reconcile():
     found = decoded(salesforce(), fixture("salesforce/cdc.gap_overflow.json"))
     assert (found.reconcile, found.changes) == (["GAP_OVERFLOW"], [])
+
+
+def test_b3_2_only_soap_leaves_a_link_field_out():
+    """Of a record in JSON it is known which fields changed, whatever the setting."""
+    reader = salesforce(salesforce_absent_means_cleared=True)
+    for body in (cdc("CREATE"), cdc("GAP_UPDATE"), {"new": [record()], "old": []}):
+        change = one(decoded(reader, body))
+        assert (change.kind, change.left_out, change.definition) == (Kind.TOUCHED, False, None)
 
 
 def test_b3_10_a_wildcard_owes_a_reconcile_and_named_records_still_count():
@@ -596,6 +718,8 @@ def test_b2_9_an_apex_author_may_name_the_organisation(organisation):
         ({"Name": "a"}, {"Name": "b"}, []),
         ({REFERENCE: "NG"}, {}, [(Kind.LINKED, Aspect.HINT, "NG", False)]),
         ({}, {REFERENCE: "NG"}, []),
+        ({REFERENCE: "NG"}, {REFERENCE: "NG"}, []),
+        ({REFERENCE: "NH"}, {REFERENCE: "NG"}, [(Kind.LINKED, Aspect.HINT, "NH", False)]),
         ({LINK: "7"}, None, [(Kind.LINKED, Aspect.LINK, "7", False)]),
         ({}, None, [(Kind.TOUCHED, Aspect.EXISTENCE, None, None)]),
         (None, {LINK: "7"}, [(Kind.DELETED, Aspect.EXISTENCE, None, None)]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from urllib.parse import unquote
 
 import pytest
@@ -23,6 +24,7 @@ LINK, HINT, EXISTENCE, COMPANY = Aspect.LINK, Aspect.HINT, Aspect.EXISTENCE, Asp
 LINKED, UNLINKED, DELETED = (Kind.LINKED, LINK), (Kind.UNLINKED, LINK), (Kind.DELETED, EXISTENCE)
 TOUCHED, RESTORED = (Kind.TOUCHED, EXISTENCE), (Kind.RESTORED, EXISTENCE)
 MERGED, HINTED = (Kind.MERGED, EXISTENCE), (Kind.LINKED, HINT)
+ASSOCIATED, DISSOCIATED = (Kind.ASSOCIATED, COMPANY), (Kind.DISSOCIATED, COMPANY)
 SAYS = {
     "hubspot.contact.linked": [LINKED],
     "hubspot.contact.unlinked": [UNLINKED],
@@ -33,17 +35,23 @@ SAYS = {
     "hubspot.contact.privacyDeletion": [DELETED],
     "hubspot.contact.restore": [RESTORED],
     "hubspot.contact.merge": [MERGED],
-    "hubspot.contact.association": [(Kind.ASSOCIATED, COMPANY)],
-    "hubspot.contact.dissociation": [(Kind.DISSOCIATED, COMPANY)],
+    "hubspot.contact.association": [ASSOCIATED],
+    "hubspot.contact.association.other": [ASSOCIATED],
+    "hubspot.contact.dissociation": [DISSOCIATED],
+    "hubspot.contact.dissociation.other": [DISSOCIATED],
     "hubspot.company.linked": [LINKED],
     "hubspot.company.unlinked": [UNLINKED],
+    "hubspot.company.reference": [HINTED],
     "hubspot.company.creation": [TOUCHED],
     "hubspot.company.deletion": [DELETED],
     "hubspot.company.restore": [RESTORED],
     "hubspot.company.merge": [MERGED],
+    "hubspot.company.association": [ASSOCIATED],
+    "hubspot.company.dissociation": [DISSOCIATED],
     "hubspot.object.linked": [LINKED],
     "hubspot.object.deletion": [DELETED],
-    "hubspot.object.association": [(Kind.ASSOCIATED, COMPANY)],
+    "hubspot.object.association": [ASSOCIATED],
+    "hubspot.object.dissociation": [DISSOCIATED],
     "hubspot.test": [],
     "salesforce.soap.linked": [LINKED],
     "salesforce.soap.unlinked": [UNLINKED],
@@ -65,6 +73,7 @@ SAYS = {
     "salesforce.apex.merge": [MERGED],
     "geotab.linked": [LINKED],
     "geotab.reference": [HINTED],
+    "geotab.previous": [HINTED],
     "geotab.touched": [TOUCHED],
     "geotab.changed": [LINKED],
     "geotab.unlinked": [UNLINKED],
@@ -163,6 +172,23 @@ def test_the_same_sample_of_another_moment_is_another_event():
             if SAYS[name]:
                 seen.add(request.body)
     assert len(seen) == 2 * sum(bool(says) for says in SAYS.values())
+
+
+@pytest.mark.parametrize("name", [name for name in SAYS if "ssociation" in name])
+def test_an_association_says_whether_it_is_the_primary_one_and_who_tells_it(name):
+    current = settings()
+    request = samples.build(name, current, now=NOW)
+    _, found = read(request, current)
+    assert [change.primary for change in found.changes] == [not name.endswith(".other")]
+    assert name.split(".")[1] in json.loads(request.body)[0]["subscriptionType"]
+
+
+def test_the_sample_of_a_previous_id_names_no_other_way_to_the_customer():
+    current = settings()
+    _, found = read(samples.build("geotab.previous", current, now=NOW), current)
+    (change,) = found.changes
+    assert (change.customer_id, change.reference) == (None, None)
+    assert change.previous_id == samples.OTHER_RESELLER_CUSTOMER_ID
 
 
 def test_soap_carries_its_token_in_the_path_and_a_form_in_a_field():

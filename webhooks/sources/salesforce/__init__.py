@@ -34,6 +34,7 @@ class SalesforceReader:
             tenant=settings.salesforce_org_id or "",
             link_field=settings.salesforce_fusebill_id_field,
             reference_field=settings.salesforce_reference_field,
+            absent_means_cleared=settings.salesforce_absent_means_cleared,
         )
 
     def authenticate(self, delivery: Delivery) -> Proof:

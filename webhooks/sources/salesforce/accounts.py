@@ -37,6 +37,8 @@ class Accounts:
     """The first 15 characters of the organisation's id (B2.9)."""
     link_field: str
     reference_field: str | None
+    absent_means_cleared: bool
+    """Whether a link field that an Outbound Message leaves out may be an empty one (B3.2)."""
 
     def is_ours(self, organisation: str) -> bool:
         """Whether an organisation's id is that of our tenant. Raises Unreadable."""

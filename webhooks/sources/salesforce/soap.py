@@ -1,9 +1,11 @@
 """Outbound Messages: SOAP 1.1, up to 100 notifications in one message (B2.6, B2.7).
 
-The message names its organisation once. A null field is left out of it, so an absent link
-field says nothing. Elements are matched by local name and by `xsi:type`: messages in the
-partner namespace are possible, though none was ever seen. Shapes are those of Salesforce's
-outbound messaging WSDL and of captured messages.
+The message names its organisation and its definition once. A null field is left out of it, and
+so is one that the definition does not list: an absent link field says nothing, unless the
+settings take it for a cleared one. Whether the definition was ever seen carrying the field is
+judged where changes are decided, because nothing is looked up here (B2.2). Elements are matched
+by local name and by `xsi:type`: messages in the partner namespace are possible, though none was
+ever seen. Shapes are those of Salesforce's outbound messaging WSDL and of captured messages.
 
 A notification without an sObject (its record was deleted before delivery) names no record, so
 no change can be made of it: it is acknowledged and counted as ignored.
@@ -15,6 +17,7 @@ from xml.etree.ElementTree import Element, ParseError, tostring
 
 from defusedxml import ElementTree
 
+from sync_worker.domain import Aspect, Kind
 from webhooks.sources import Decoded, Undecodable, UndecodableEvent
 from webhooks.sources.reading import Statement, Unreadable, epoch_or_iso_ms, whole
 from webhooks.sources.salesforce.accounts import (
@@ -22,6 +25,7 @@ from webhooks.sources.salesforce.accounts import (
     Accounts,
     Claim,
     account_id,
+    canonical,
     hinted,
     linked,
     unlinked,
@@ -31,24 +35,30 @@ from webhooks.sources.salesforce.accounts import (
 _XSI = "{http://www.w3.org/2001/XMLSchema-instance}"
 _NIL = frozenset({"true", "1"})
 
+_LEFT_OUT: Claim = (Kind.UNLINKED, Aspect.LINK, {"evidence": None, "left_out": True})
+
 
 def read(body: bytes, accounts: Accounts, request_id: str) -> Decoded:
     """Read a message. Raises Undecodable."""
     message = _message(body)
+    named = _texts(message)
     notifications = [child for child in message if _name(child) == "Notification"]
     decoded = Decoded()
     try:
-        ours = accounts.is_ours(_texts(message).get("OrganizationId") or "")
+        ours = accounts.is_ours(named.get("OrganizationId") or "")
     except Unreadable as fault:
         raise Undecodable(str(fault)) from None
     if not ours:
         decoded.foreign = max(1, len(notifications))
         return decoded
+    definition = _definition(named.get("ActionId"))
     for notification in notifications:
         raw = ""
         try:
             raw = _raw(notification)
-            _read_notification(notification, raw, accounts, request_id, decoded)
+            _read_notification(
+                notification, raw, accounts, decoded, definition=definition, request_id=request_id
+            )
         except Unreadable as fault:
             decoded.undecodable.append(UndecodableEvent(raw.encode(), str(fault)))
     return decoded
@@ -70,12 +80,26 @@ def _message(body: bytes) -> Element:
     raise Undecodable("the body is not a Salesforce Outbound Message")
 
 
+def _definition(action_id: str | None) -> str | None:
+    """Which message definition a message is of; None if it does not say so in a readable way."""
+    try:
+        return canonical(action_id, "ActionId")
+    except Unreadable:
+        return None
+
+
 def _read_notification(
-    notification: Element, raw: str, accounts: Accounts, request_id: str, into: Decoded
+    notification: Element,
+    raw: str,
+    accounts: Accounts,
+    into: Decoded,
+    *,
+    definition: str | None,
+    request_id: str,
 ) -> None:
     sobject = _child(notification, "sObject")
     if sobject is None or not len(sobject):
-        into.ignored["notification without a record"] += 1
+        into.ignored["record deleted before delivery"] += 1
         return
     kind = sobject.get(f"{_XSI}type", "Account").rpartition(":")[2]
     fields = _texts(sobject)
@@ -86,7 +110,7 @@ def _read_notification(
     notification_id = _texts(notification).get("Id") or None
     modified = fields.get("LastModifiedDate")
     link = fields.get(accounts.link_field)
-    reference = fields.get(accounts.reference_field or "") or ""
+    reference = whole(fields.get(accounts.reference_field or "") or "")
     about = Statement(
         record=accounts.record(id_),
         marks=notification_id and (notification_id, modified, link, reference),
@@ -95,17 +119,19 @@ def _read_notification(
         request_id=request_id,
         raw=raw,
     )
-    claims = [_link_claim(fields, accounts.link_field)]
+    claims = [_link_claim(fields, definition, accounts)]
     if reference:
         claims.append(hinted(reference))
-    into.changes += [about.change(kind, aspect, **more) for kind, aspect, more in claims]
+    into.changes += [
+        about.change(kind, aspect, definition=definition, **more) for kind, aspect, more in claims
+    ]
 
 
-def _link_claim(fields: dict[str, str], name: str) -> Claim:
+def _link_claim(fields: dict[str, str], definition: str | None, accounts: Accounts) -> Claim:
     """What the link field says. Whether it changed, only the last value stored can tell."""
-    if name not in fields:
-        return TOUCHED
-    value = whole(fields[name])
+    if accounts.link_field not in fields:
+        return _LEFT_OUT if accounts.absent_means_cleared and definition else TOUCHED
+    value = whole(fields[accounts.link_field])
     return linked(value, evidence=None) if value else unlinked(evidence=None)
 
 
