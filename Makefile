@@ -7,7 +7,7 @@ LOWEST := .venv-lowest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format fuzz lowest clean
+.PHONY: help run test check format fuzz worlds mutants lowest clean
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,9 @@ format: $(VENV)/.tests ## rewrite the code as the checks want it
 
 fuzz: $(VENV)/.tests ## 100,000 generated requests against each route
 	$(PY) -m tests.fuzz.webhooks --examples 100000
+
+worlds: $(VENV)/.tests ## 10,000 random worlds of each kind, in any order; an hour or two
+	WORLDS=10000 $(PY) -m pytest tests/properties
 
 lowest: $(LOWEST)/.tests ## unit and integration tests with the oldest dependencies allowed
 	$(LOWEST)/bin/python -m pytest tests/unit tests/integration

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 DRAIN = "sync_worker.drain"
 WAKE_DUE = "sync_worker.wake_due"
+SWEEP = "sync_worker.sweep"
 
 LIVE_QUEUE = "live"
 BEAT_QUEUE = "beat"

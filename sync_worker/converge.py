@@ -1,7 +1,7 @@
-"""The one path every mailbox takes: claim, fold, match, read, plan, call, check, settle.
+"""The one path every mailbox takes: claim, read, fold, match, plan, call, check, settle.
 
-Webhooks are hints, mailboxes are what is owed, Fusebill is what is. A convergence reads the
-customers concerned, makes at most one write, and settles what the mailbox held when it was
+Webhooks are hints, mailboxes are what is owed, Fusebill and the CRMs are what is. A convergence
+reads all that it concerns, writes what differs, and settles what the mailbox held when it was
 claimed. It may die between any two steps: the lease runs out, the mailbox is due again, and the
 next convergence reads afresh and finds out what is still to be done.
 """
@@ -10,42 +10,59 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 
+from sync_worker import outcome
+from sync_worker.carry_out import Changed, Unmet, Writer
+from sync_worker.crm import Reader
+from sync_worker.crm import errors as crm
 from sync_worker.decide import fold as folding
 from sync_worker.decide import plan as planning
 from sync_worker.decide import retry
-from sync_worker.decide.match import customers_to_read
-from sync_worker.domain import Attempt, Customer, Outcome, Pending
+from sync_worker.decide.match import Query
+from sync_worker.decide.sift import Sifted
+from sync_worker.decide.subject import Box, Policy, Subject
+from sync_worker.domain import Aspect, Attempt, Change, Kind, Outcome, Source
 from sync_worker.fusebill import errors
 from sync_worker.fusebill.client import FusebillClient
 from sync_worker.fusebill.limits import RateLimits
-from sync_worker.inbox import Burial, Claim, Inbox, LeaseLost, Settlement, Suspect, Verdict
+from sync_worker.gather import Busy, Gatherer, Participant
+from sync_worker.inbox import Claim, Inbox, LeaseLost, Settlement, Suspect
 from sync_worker.inbox.codec import NewerFormat
+from sync_worker.inbox.inbox import HELD_SECONDS
 from sync_worker.links import LinkIndex
 from sync_worker.settings import Settings
 from sync_worker.store import StoreError
 
 log = logging.getLogger(__name__)
 
-PRESERVE_SECONDS = 5.0
-"""A slot that a call preserves was read at most this long before the call (B5.4)."""
-
-SNAPSHOT_SECONDS = 30.0
-"""What any other call rests on was read at most this long before it (B7.4)."""
-
 READINGS = 3
-"""How often customers are read because reading took longer than that, or a call met a conflict."""
+"""How often customers are read because a call met something else than what was read."""
+
+BAD_REQUEST = 400
 
 CONFLICT = 409
 """Valid, but against a rule: the customer may have changed since it was read (ref/errors)."""
 
 BUSY_SECONDS = 0.5
 """How soon a mailbox is tried again whose customer another mailbox is working on."""
+
+CRM_SECONDS = 30.0
+"""How soon a read of a CRM that failed is tried again (B3.5)."""
+
+MOST_QUESTIONS = 60
+"""What a plan may ask before it is taken to have no end."""
+
+_HELD_ELSEWHERE = re.compile(
+    r"already|another customer|associated|in use|duplicate|exists", re.IGNORECASE
+)
+"""How a refusal may tell that another customer holds the record: its words are not documented, and
+a sweep for nothing costs little (B4.5)."""
 
 
 class Ended(Enum):
@@ -63,20 +80,34 @@ class Ended(Enum):
     """The lease ran out under way: whoever has it now goes on."""
 
 
-class CustomerBusy(Exception):
-    """Another mailbox holds the lease of a customer that is needed."""
-
-
-class Unmet(Exception):
-    """An answer cannot be decided on, or a call did not have its effect; it may later."""
-
-
 class GoneCustomer(Exception):
     """The customer that is named explicitly was there once and is not any more (B6.5)."""
 
 
 class NoSuchCustomer(Exception):
-    """The customer that is named explicitly is not there; it may be created later (B4.4)."""
+    """The customer that is named is not there; it may be created later (B4.4)."""
+
+
+class NoSuchRecord(Exception):
+    """The CRM does not have the record, though nothing says it was deleted (B3.5)."""
+
+
+class NeedsSweep(Exception):
+    """Only a sweep of all customers can tell who holds the record (B4.5)."""
+
+    def __init__(self, *, refused: bool = False) -> None:
+        super().__init__("waits for a sweep of all customers")
+        self.refused = refused
+
+
+class Braked(Exception):
+    """The brake holds the releases back until somebody approves them (B5.10)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "more releases in an hour than MAX_RELEASES_PER_HOUR allows: look at `sync-worker "
+            "releases list`, and approve or discard them"
+        )
 
 
 @dataclass(slots=True)
@@ -89,6 +120,8 @@ class Converger:
     settings: Settings
     tell_limits: Callable[[RateLimits], None]
     """Told what Fusebill's answers said of its rate limits."""
+    readers: Mapping[Source, Reader] = field(default_factory=dict)
+    """The CRMs that can be read (B3.5)."""
     monotonic: Callable[[], float] = time.monotonic
     clock: Callable[[], float] = time.time
     jitter: Callable[[], float] = field(default=partial(random.uniform, -1, 1))
@@ -96,8 +129,10 @@ class Converger:
     _limits: RateLimits = field(default_factory=RateLimits)
 
     def __post_init__(self) -> None:
-        """Have the client's calls recorded."""
+        """Have the calls of all clients recorded."""
         self.fusebill.on_call = self._record
+        for reader in self.readers.values():
+            reader.on_call = self._record
 
     def _record(self, attempt: Attempt) -> None:
         self._attempts.append(attempt)
@@ -136,170 +171,261 @@ class Converger:
                 log.debug("the rate limits could not be stored: %s", error)
 
     def _work(self, claim: Claim) -> Ended:
-        folded = folding.fold(
-            claim.pending,
-            watermarks=claim.watermarks,
-            last_claim=claim.last_claim,
-            ended_at=claim.ended_at,
-            company_policy=self.settings.hubspot_latch_company,
-        )
-        settlement = Settlement(
-            [Verdict(told.pending, told.outcome, told.detail) for told in folded.told],
-            [Burial(r.aspect, r.reason, r.message, r.next_step, r.pending) for r in folded.refused],
-        )
-        if folded.wanted is None or folded.by is None:
-            return self._settle(claim, settlement)
+        gatherer = self._gatherer(claim)
+        lost = False
         try:
-            plan = self._carry_out(claim, folded.wanted)
-        except CustomerBusy:
-            self.inbox.postpone(claim, seconds=BUSY_SECONDS, failures=claim.failures)
-            return Ended.BUSY
+            plan = self._decide(claim, gatherer)
         except (LeaseLost, StoreError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever went wrong, nothing is lost
-            decision = self._after(error, claim)
-            lost = _answer_lost(error)
+            decision, lost = self._judge(claim, error), _answer_lost(error)
             if isinstance(decision, retry.Wait):
-                self.inbox.postpone(
-                    claim,
-                    seconds=decision.seconds,
-                    failures=decision.failures,
-                    answer_lost=lost,
-                )
-                return Ended.POSTPONED
-            settlement.answer_lost = lost
-            plan = planning.Bury(
-                decision.reason, _message(error), decision.next_step, _named(folded.wanted)
-            )
-        _add_outcome(settlement, folded.wanted, folded.by, plan, claim.attempts)
-        return self._settle(claim, settlement)
+                return self._postpone(claim, error, decision)
+            plan = self._give_up(claim, gatherer, error, decision)
+        else:
+            plan = self._with_put_back(claim, gatherer, plan)
+        return self._settle(claim, gatherer, plan, answer_lost=lost)
 
-    def _settle(self, claim: Claim, settlement: Settlement) -> Ended:
+    def _gatherer(self, claim: Claim) -> Gatherer:
+        current = self.settings
+        policy = Policy(
+            company=current.hubspot_latch_company,
+            match_by=frozenset(current.match_by),
+            replace=current.on_conflict == "replace",
+            salesforce_unlatch=current.fusebill_salesforce_unlatch_path is not None,
+            grace_ms=round(current.release_grace_seconds * 1000),
+            definitions=claim.definitions,
+        )
+        return Gatherer(
+            claim,
+            self.inbox,
+            self.links,
+            self.fusebill,
+            self.readers,
+            policy,
+            current.match_statuses,
+            self.monotonic,
+        )
+
+    # --- deciding
+
+    def _decide(self, claim: Claim, gatherer: Gatherer) -> planning.Plan | None:
+        """Find out, plan and carry out; None if the mailbox alone settles it all."""
+        first = gatherer.participate(claim.pending[0].change.record)
+        if first.folded.absent:
+            raise NoSuchRecord(f"{first.record.mailbox} is not found in its CRM.")
+        if first.folded.wish is None:
+            return None
+        refused = False
+        for _ in range(READINGS):
+            plan = self._plan(gatherer)
+            if not plan.writes or self.settings.dry_run:
+                return plan
+            if not self._passes_brake(claim, plan):
+                return _only(first, planning.Leave("release discarded", outcome=Outcome.IGNORED))
+            self._owe_joined(gatherer, plan)
+            try:
+                Writer(gatherer, _because(first)).carry_out(plan)
+            except Changed:
+                gatherer.forget()
+                continue
+            except errors.FusebillError as error:
+                if not _is_refusal(error):
+                    raise
+                refused = self._after_refusal(error, claim, gatherer, plan, again=refused)
+                continue
+            return plan
+        raise Unmet("the customers changed each time between reading and writing")
+
+    def _plan(self, gatherer: Gatherer) -> planning.Plan:
+        """Ask and answer until the plan knows enough."""
+        for _ in range(MOST_QUESTIONS):
+            match gatherer.plan():
+                case planning.Plan() as plan:
+                    return plan
+                case planning.ReadCustomers(ids):
+                    gatherer.read(ids)
+                case planning.Join(record):
+                    gatherer.participate(record)
+                case Query() as query:
+                    gatherer.query(query)
+                case planning.Sweep():
+                    raise NeedsSweep
+                case planning.Unknown(message):
+                    raise Unmet(message)
+                case planning.NoMatch(message):
+                    raise NoSuchCustomer(message)
+                case planning.Missing(customer_id):
+                    kind = GoneCustomer if self.links.seen(customer_id) else NoSuchCustomer
+                    raise kind(f"Fusebill has no customer {customer_id}.")
+        raise Unmet("the plan asked too many questions")
+
+    def _passes_brake(self, claim: Claim, plan: planning.Plan) -> bool:
+        """False if the release was discarded. Raises Braked while it is held (B5.10)."""
+        if not plan.releases:
+            return True
+        if claim.brake == "discarded":
+            return False
+        limit = self.settings.max_releases_per_hour
+        if limit is None:
+            limit = max(50, self.links.count() // 50)
+        if not self.inbox.brake(claim, plan.releases, limit=limit):
+            raise Braked
+        return True
+
+    def _owe_joined(self, gatherer: Gatherer, plan: planning.Plan) -> None:
+        """A record that is only in the way and is moved by what was read of it is owed a look of
+        its own, should this worker vanish between the two writes.
+        """
+        owed = [
+            Change(record=one.record, kind=Kind.TOUCHED, aspect=Aspect.EXISTENCE, raw="{}")
+            for one in gatherer.participants[1:]
+            if one.record in plan.results and not one.sifted.fresh
+        ]
+        if owed:
+            self.inbox.accept(owed)
+
+    def _after_refusal(
+        self,
+        error: errors.FusebillError,
+        claim: Claim,
+        gatherer: Gatherer,
+        plan: planning.Plan,
+        *,
+        again: bool,
+    ) -> bool:
+        """What to try after Fusebill refused a call; raises the error if nothing is left."""
+        if not again and error.attempt.status == CONFLICT:
+            gatherer.forget()  # it may have changed since it was read (B6.5)
+            return True
+        if plan.companies and not gatherer.without_company and _sets_company(plan):
+            log.warning("the contact goes on without its company: %s", error)
+            gatherer.without_company = True
+            gatherer.forget()
+            return again
+        swept = self.links.swept_since(gatherer.participants[0].record.slot)
+        looked = bool(claim.refused_at) and swept > claim.refused_at
+        if not looked and _HELD_ELSEWHERE.search(error.attempt.error or ""):
+            raise NeedsSweep(refused=not claim.refused_at) from error
+        raise error
+
+    # --- what follows when it could not be done
+
+    def _judge(self, claim: Claim, error: Exception) -> retry.Wait | retry.GiveUp:
+        """How long to wait, or that a person is to be asked."""
+        failures = claim.failures
+        if isinstance(error, Busy):
+            # Two that wait for each other must not come back at the same moment.
+            return retry.Wait(BUSY_SECONDS * (1 - abs(self.jitter()) / 2), failures)
+        if isinstance(error, NeedsSweep):
+            # Its end wakes who waits for it; this is for when none comes.
+            return retry.Wait(max(120.0, 2 * self.settings.sweep_seconds), failures)
+        if isinstance(error, Braked):
+            return retry.Wait(HELD_SECONDS, failures)
+        if isinstance(error, crm.CrmError):
+            seconds = _crm_seconds(error) * (1 + retry.JITTER * self.jitter())
+            return retry.Wait(seconds, failures)
+        trouble = _TROUBLE.get(type(error))
+        if trouble is None:
+            log.error("convergence of %s failed unexpectedly", claim.mailbox, exc_info=error)
+            trouble = retry.Trouble.TRANSIENT
+        reset_at = error.reset_at if isinstance(error, errors.RateLimited) else None
+        return retry.after(
+            trouble,
+            failures=failures,
+            schedule=self.settings.retry_schedule_seconds,
+            not_found_steps=self.settings.not_found_retries,
+            jitter=self.jitter(),
+            reset_seconds=reset_at - self.clock() if reset_at is not None else None,
+        )
+
+    def _postpone(self, claim: Claim, error: Exception, wait: retry.Wait) -> Ended:
+        notes: dict[str, str] = {}
+        if isinstance(error, NeedsSweep):
+            now = self.links.ask_for_sweep(claim.mailbox)
+            if error.refused:
+                notes["refused_at"] = str(now)
+        if not isinstance(error, Busy):
+            log.warning("%s waits %.1f s: %s", claim.mailbox, wait.seconds, _message(error))
+        self.inbox.postpone(
+            claim,
+            seconds=wait.seconds,
+            failures=wait.failures,
+            answer_lost=_answer_lost(error),
+            notes=notes,
+        )
+        return Ended.BUSY if isinstance(error, Busy) else Ended.POSTPONED
+
+    def _give_up(
+        self, claim: Claim, gatherer: Gatherer, error: Exception, decision: retry.GiveUp
+    ) -> planning.Plan:
+        """Put back what was let go of, and have a person asked (B5.2, B6.5)."""
+        log.error("%s is given up: %s", claim.mailbox, _message(error))
+        first = _first(gatherer, claim)
+        if isinstance(error, NoSuchRecord):
+            return _only(first, planning.Leave("record not found", outcome=Outcome.IGNORED))
+        message = f"{_message(error)} {self._put_back(claim, gatherer, first)}".strip()
+        concerned = tuple(sorted(gatherer.customers)) or _named(first)
+        return _only(first, planning.Bury(decision.reason, message, decision.next_step, concerned))
+
+    def _with_put_back(
+        self, claim: Claim, gatherer: Gatherer, plan: planning.Plan | None
+    ) -> planning.Plan | None:
+        """The plan, with what an earlier try let go of put back if this one ends it (B5.2)."""
+        first = _first(gatherer, claim)
+        why = plan.results.get(first.record) if plan else None
+        if not isinstance(why, planning.Bury):
+            return plan
+        message = f"{why.message} {self._put_back(claim, gatherer, first)}".strip()
+        return _only(first, planning.Bury(why.reason, message, why.next_step, why.customers))
+
+    def _put_back(self, claim: Claim, gatherer: Gatherer, first: Participant) -> str:
+        if not claim.undo or self.settings.dry_run:
+            return ""
+        return Writer(gatherer, _because(first)).put_back()
+
+    def _settle(
+        self,
+        claim: Claim,
+        gatherer: Gatherer,
+        plan: planning.Plan | None,
+        *,
+        answer_lost: bool,
+    ) -> Ended:
+        first = gatherer.participants[0]
+        later = first.folded.wait_ms / 1000 if first.folded.waits else 0
+        settlement = Settlement(answer_lost=answer_lost, dry_run=self.settings.dry_run, later=later)
+        for one in gatherer.participants:
+            if plan is None or one.record not in plan.results:
+                if one is first:
+                    outcome.add(settlement, one, None, dry_run=self.settings.dry_run)
+                continue
+            outcome.add(
+                settlement,
+                one,
+                plan.results[one.record],
+                company=plan.companies.get(one.record),
+                brings=plan.brings.get(one.record),
+                attempts=claim.attempts if one is first else (),
+                dry_run=self.settings.dry_run,
+            )
         left = self.inbox.settle(claim, settlement)
         for verdict in settlement.all_verdicts():
             log.info(
                 "%s change %d of %s: %s",
                 verdict.outcome,
                 verdict.pending.seq,
-                claim.mailbox,
+                verdict.pending.change.record.mailbox,
                 verdict.detail or "done",
             )
-        return Ended.MORE if left else Ended.SETTLED
-
-    def _carry_out(self, claim: Claim, wanted: folding.Wanted) -> planning.Settled:
-        """Read the customers concerned, plan, and make the call if one is needed.
-
-        It is read and planned anew where the reading took too long, and after a 409 (B6.5).
-        """
-        refused = False
-        for _ in range(READINGS):
-            plan, read_at = self._plan(claim, wanted)
-            if not isinstance(plan, planning.Do):
-                return plan
-            sent_at = self._hold(claim, set(read_at), to_write=plan.call.customer_id)
-            if self.monotonic() - read_at[plan.call.customer_id] > _freshness(plan.call):
-                continue
-            try:
-                self._write(plan, sent_at)
-            except errors.Rejected as error:
-                if error.attempt.status != CONFLICT or refused:
-                    raise
-                refused = True
-                continue
-            return plan
-        raise Unmet("Fusebill took too long for each read to write safely upon it")
-
-    def _plan(
-        self, claim: Claim, wanted: folding.Wanted
-    ) -> tuple[planning.Settled, dict[int, float]]:
-        """Read the customers concerned and plan; gives also when each was read."""
-        known = self.links.known(wanted.record)
-        to_read = customers_to_read(wanted, known)
-        read_at: dict[int, float] = {}
-        customers: dict[int, Customer | None] = {}
-        for customer_id in sorted(to_read):
-            read_at[customer_id] = self.monotonic()
-            customers[customer_id] = self._read(claim, to_read, customer_id)
-        plan = planning.plan(
-            wanted,
-            customers,
-            ours=all(link == "released" for link in known.values()),
-            salesforce_unlatch=self.settings.fusebill_salesforce_unlatch_path is not None,
-        )
-        if isinstance(plan, planning.Unknown):
-            raise Unmet(plan.message)
-        if isinstance(plan, planning.Missing):
-            kind = GoneCustomer if self.links.seen(plan.customer_id) else NoSuchCustomer
-            raise kind(f"Fusebill has no customer {plan.customer_id}.")
-        return plan, read_at
-
-    def _hold(self, claim: Claim, customers: set[int], *, to_write: int | None = None) -> int:
-        """Take or renew all leases before a call, so that they outlive it (B5.3)."""
-        held_at = self.inbox.hold(claim, customers, to_write=to_write)
-        if held_at is None:
-            raise CustomerBusy
-        return held_at
-
-    def _read(self, claim: Claim, leased: set[int], customer_id: int) -> Customer | None:
-        sent_at = self._hold(claim, leased)
-        try:
-            customer = self.fusebill.get_customer(customer_id)
-        except errors.CustomerNotFound:
-            return None
-        self.links.observe(customer, sent_at=sent_at)
-        return customer
-
-    def _write(self, do: planning.Do, sent_at: int) -> None:
-        customer = self._issue(do.call)
-        self.links.observe(customer, sent_at=sent_at, written=True)
-        for slot, value in do.expect.items():
-            if customer.slots[slot] != value:
-                # The next try reads the customer: if it is as it should be, that settles it.
-                raise Unmet(
-                    f"Fusebill answered the call for customer {customer.id} with success, but its "
-                    f"{slot} slot was not as it should be then"
-                )
-
-    def _issue(self, call: planning.Call) -> Customer:
-        fusebill = self.fusebill
-        match call:
-            case planning.LatchHubSpot(customer_id, contact, company):
-                return fusebill.latch_hubspot(customer_id, contact=contact, company=company)
-            case planning.UnlatchHubSpot(customer_id):
-                return fusebill.unlatch_hubspot(customer_id)
-            case planning.LatchSalesforce(customer_id, account_id):
-                # False: the slot was read empty, and nothing may be displaced unseen (B5.5).
-                return fusebill.latch_salesforce(customer_id, account_id, force=False)
-            case planning.UnlatchSalesforce(customer_id):
-                return fusebill.unlatch_salesforce(customer_id)
-            case planning.LatchGeotab(customer_id, geotab_id):
-                return fusebill.latch_geotab(customer_id, geotab_id)
-            case planning.UnlatchGeotab(customer_id):
-                return fusebill.unlatch_geotab(customer_id)
-
-    def _after(self, error: Exception, claim: Claim) -> retry.Wait | retry.GiveUp:
-        trouble = _TROUBLE.get(type(error))
-        if trouble is None:
-            log.error("convergence of %s failed unexpectedly", claim.mailbox, exc_info=error)
-            trouble = retry.Trouble.TRANSIENT
-        reset_at = error.reset_at if isinstance(error, errors.RateLimited) else None
-        decision = retry.after(
-            trouble,
-            failures=claim.failures,
-            schedule=self.settings.retry_schedule_seconds,
-            not_found_steps=self.settings.not_found_retries,
-            jitter=self.jitter(),
-            reset_seconds=reset_at - self.clock() if reset_at is not None else None,
-        )
-        if isinstance(decision, retry.Wait):
-            log.warning("%s waits %.1f s: %s", claim.mailbox, decision.seconds, _message(error))
-        else:
-            log.error("%s becomes a dead letter: %s", claim.mailbox, _message(error))
-        return decision
+        if not left:
+            return Ended.SETTLED
+        return Ended.POSTPONED if left == len(first.folded.waits) else Ended.MORE
 
 
 _TROUBLE = {
     errors.Transient: retry.Trouble.TRANSIENT,
+    errors.Incomplete: retry.Trouble.TRANSIENT,
     errors.RelayedNotFound: retry.Trouble.RELAYED_NOT_FOUND,
     errors.RateLimited: retry.Trouble.RATE_LIMITED,
     errors.Unauthorized: retry.Trouble.UNAUTHORIZED,
@@ -308,61 +434,70 @@ _TROUBLE = {
     Unmet: retry.Trouble.TRANSIENT,
     GoneCustomer: retry.Trouble.GONE_CUSTOMER,
     NoSuchCustomer: retry.Trouble.MISSING_CUSTOMER,
+    NoSuchRecord: retry.Trouble.MISSING_CUSTOMER,
 }
+
+_PUT_OFF = (Busy, NeedsSweep, Braked, crm.CrmError)
+"""What uses up no attempt."""
+
+
+def _is_refusal(error: errors.FusebillError) -> bool:
+    """Whether the call was judged, be it by HubSpot or Salesforce behind Fusebill: what that
+    relays may be that another customer holds the record, or that there is no such company.
+    """
+    relayed = isinstance(error, errors.Transient) and error.attempt.status == BAD_REQUEST
+    return relayed or isinstance(error, errors.Rejected | errors.RelayedNotFound)
 
 
 def _answer_lost(error: Exception) -> bool:
     """Whether a write may have been sent and its effect be unknown."""
     if isinstance(error, errors.Transient):
         return error.answer_lost
-    return type(error) not in _TROUBLE
+    return type(error) not in _TROUBLE and not isinstance(error, _PUT_OFF)
 
 
 def _message(error: Exception) -> str:
     """One sentence; the text of an unforeseen error may hold anything, so it stays in the log."""
-    if type(error) in _TROUBLE:
+    if type(error) in _TROUBLE or isinstance(error, _PUT_OFF):
         return str(error)
     return f"sync-worker itself failed with {type(error).__name__}: its log says where."
 
 
-def _named(wanted: folding.Wanted) -> tuple[int, ...]:
-    named = wanted.customer_id if isinstance(wanted, folding.Latch) else wanted.only
+def _crm_seconds(error: crm.CrmError) -> float:
+    """No attempt is used: until it can be read, nothing is known (B3.5)."""
+    if isinstance(error, crm.RateLimited) and error.seconds is not None:
+        return min(max(error.seconds, 1.0), retry.LONGEST_RESET_SECONDS)
+    if isinstance(error, crm.Unavailable):
+        return CRM_SECONDS
+    return float(retry.AUTH_PROBE_SECONDS)
+
+
+def _first(gatherer: Gatherer, claim: Claim) -> Participant:
+    """The record that was claimed; if nothing could be found out of it, with all its changes."""
+    if not gatherer.participants:
+        box = Box(claim.pending[0].change.record, claim.marks, tuple(claim.pending))
+        folded = folding.Folded(by=box.pending)
+        gatherer.participants.append(Participant(Subject((box,)), Sifted(), None, folded))
+    return gatherer.participants[0]
+
+
+def _only(one: Participant, result: planning.Result) -> planning.Plan:
+    return planning.Plan(
+        writes=(), results={one.record: result}, companies={}, brings={}, releases=()
+    )
+
+
+def _because(one: Participant) -> str:
+    """The change that is behind it all, as the history names it."""
+    by = one.folded.by or one.folded.company_by or one.subject.pending
+    return f"{one.record.mailbox}#{by[0].seq}"
+
+
+def _named(one: Participant) -> tuple[int, ...]:
+    wish = one.folded.wish
+    named = getattr(wish, "customer_id", None) or getattr(wish, "only", None)
     return () if named is None else (named,)
 
 
-def _freshness(call: planning.Call) -> float:
-    """How old a read a call may rest on, in seconds."""
-    hubspot = isinstance(call, planning.LatchHubSpot | planning.UnlatchHubSpot)
-    return PRESERVE_SECONDS if hubspot else SNAPSHOT_SECONDS
-
-
-def _add_outcome(
-    settlement: Settlement,
-    wanted: folding.Wanted,
-    by: Pending,
-    plan: planning.Settled,
-    attempts: Sequence[Attempt],
-) -> None:
-    match plan:
-        case planning.Do(call, _, outcome):
-            customers = (call.customer_id,)
-            settlement.verdicts.append(
-                Verdict(by, outcome, f"customer {call.customer_id}", customers)
-            )
-        case planning.Leave(detail, customers, unmet):
-            settlement.verdicts.append(
-                Verdict(by, Outcome.UNCHANGED, detail, customers, unmet=unmet)
-            )
-        case planning.Bury(reason, message, next_step, customers):
-            settlement.burials.append(
-                Burial(
-                    by.change.aspect,
-                    reason,
-                    message,
-                    next_step,
-                    (by,),
-                    customers,
-                    attempts=tuple(attempts),
-                    evidence=isinstance(wanted, folding.Latch) and wanted.evidence,
-                )
-            )
+def _sets_company(plan: planning.Plan) -> bool:
+    return any(isinstance(one, planning.Done) for one in plan.companies.values())

@@ -1,20 +1,25 @@
-"""What needs a person: reading dead letters (B6.9, B8.1). They are written by the inbox's scripts.
+"""What needs a person: reading, discarding and exporting dead letters (B6.9, B8.1).
 
-Kept until resolved (B10.2), closed ones too as long as nobody discards them.
+They are written by the inbox's scripts.
+
+Kept until resolved (B10.2). One that was discarded keeps why, which record and customers, and when;
+what its changes said is gone.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import redis
 
-from sync_worker.domain import Attempt, Pending, Source, salesforce_id_18
-from sync_worker.inbox import codec
+from sync_worker.domain import Attempt, Pending, Reason, Source, salesforce_id_18
+from sync_worker.inbox import codec, scripts
 from sync_worker.status import iso
 from sync_worker.store import store_errors
 
@@ -23,6 +28,28 @@ PAGE = 100
 
 OPEN = "open"
 REPLAYING = "replaying"
+DISCARDED = "discarded"
+
+WAITING = frozenset({OPEN, REPLAYING})
+EVERY_STATE = WAITING | {"superseded", "resolved", DISCARDED}
+
+BULK_ROWS = 5000
+"""Rows that Fusebill's bulk job takes at most (B5.6)."""
+
+BULK_COLUMNS = ("FusebillId", "TargetSalesforceID")
+"""Headings of the job *Customer, Manage Salesforce*. Its page calls the one of the customer's id
+"Fusebill ID / Stax Bill ID" and does not spell it out; this spelling was seen in practice."""
+
+BULK_CLEAR = "clear"
+"""The word that unlinks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Something that is left as it is, and why."""
+
+    id: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +60,7 @@ class DeadLetter:
     reason: str
     """One of `domain.Reason`, or of a newer version's."""
     state: str
-    """`open`, `replaying`, `superseded` or `resolved`."""
+    """`open`, `replaying`, `superseded`, `resolved` or `discarded`."""
     source: Source
     aspect: str
     mailbox: str
@@ -42,8 +69,6 @@ class DeadLetter:
     message: str
     next_step: str
     attempts: tuple[Attempt, ...]
-    evidence: bool
-    """The link field was known to have changed (B3.7)."""
     first_failed_at: int
     last_failed_at: int
     changes: tuple[Pending, ...]
@@ -87,7 +112,7 @@ class Filter:
     customer: int | None = None
     since: int | None = None
     until: int | None = None
-    states: frozenset[str] = frozenset({OPEN, REPLAYING})
+    states: frozenset[str] = WAITING
 
     def matches(self, letter: DeadLetter) -> bool:
         """Whether a dead letter is meant."""
@@ -97,7 +122,7 @@ class Filter:
                 letter.state in self.states,
                 self.reason in (None, letter.reason),
                 self.source in (None, letter.source),
-                self.record is None or _is_of(letter.mailbox, self.record),
+                self.record is None or is_of(letter.mailbox, self.record),
                 self.customer is None or self.customer in letter.customer_ids,
                 self.since is None or letter.last_failed_at >= self.since,
                 self.until is None or letter.last_failed_at < self.until,
@@ -105,7 +130,7 @@ class Filter:
         )
 
 
-def _is_of(mailbox: str, record: str) -> bool:
+def is_of(mailbox: str, record: str) -> bool:
     """Whether a mailbox is the one named, or holds the record of that bare id (B8.2)."""
     bare = mailbox.split(":", 3)[-1]
     if record in (mailbox, bare):
@@ -118,14 +143,78 @@ def _is_of(mailbox: str, record: str) -> bool:
 
 def find(client: redis.Redis, wanted: Filter) -> Iterator[DeadLetter]:
     """The dead letters that match, oldest failure first. Raises StoreError."""
-    waiting = wanted.states <= {OPEN, REPLAYING}
-    key = "sw:dead:waiting" if waiting else "sw:dead:all"
+    key = "sw:dead:waiting" if wanted.states <= WAITING else "sw:dead:all"
     with store_errors():
         ids = sorted(wanted.ids) or [str(one) for one in client.zrange(key, 0, -1)]
     for start in range(0, len(ids), PAGE):
         for letter in _read(client, ids[start : start + PAGE]):
             if wanted.matches(letter):
                 yield letter
+
+
+def discard(client: redis.Redis, letters: Iterable[DeadLetter]) -> list[Skip]:
+    """Close them without applying them; gives those that were not open (any more).
+
+    Raises StoreError; what was discarded before that stays so.
+    """
+    script = scripts.load(client, "discard")
+    discard_id = f"discard-{secrets.token_hex(4)}"
+    left = []
+    for letter in letters:
+        with store_errors():
+            state = script(args=[letter.id, discard_id])
+        if state != OPEN:
+            left.append(Skip(letter.id, f"it is {state or 'gone'}"))
+    return left
+
+
+def by_reason(letters: Iterable[DeadLetter]) -> Counter[str]:
+    """How many there are of each reason."""
+    return Counter(letter.reason for letter in letters)
+
+
+@dataclass(frozen=True, slots=True)
+class BulkJob:
+    """The rows of Fusebill's bulk job that clear Salesforce slots (B5.6)."""
+
+    customers: tuple[int, ...]
+    skips: tuple[Skip, ...]
+    """The letters whose customer is no longer as they say."""
+
+    def files(self) -> list[list[tuple[str, str]]]:
+        """The rows below the headings, no more to a file than the job takes."""
+        rows = [(str(customer), BULK_CLEAR) for customer in self.customers]
+        return [rows[start : start + BULK_ROWS] for start in range(0, len(rows), BULK_ROWS)]
+
+
+def bulk_job(letters: Iterable[DeadLetter], held: Mapping[int, str]) -> BulkJob:
+    """The customers to clear, each once.
+
+    `held` is what their Salesforce slots held when they were last seen, "" for nothing. The job
+    clears whatever it finds there, so a customer that holds another Account by now is left to a
+    person.
+    """
+    customers: dict[int, None] = {}
+    skips = []
+    for letter in letters:
+        if letter.reason != Reason.UNLATCH_UNSUPPORTED or letter.source is not Source.SALESFORCE:
+            continue
+        for customer in letter.customer_ids:
+            now = held.get(customer)
+            if now is None or now in _names(letter):
+                customers[customer] = None
+            elif now:
+                skips.append(Skip(letter.id, f"customer {customer} holds {now} by now"))
+            else:
+                skips.append(Skip(letter.id, f"customer {customer} is clear already"))
+    return BulkJob(tuple(sorted(customers)), tuple(skips))
+
+
+def _names(letter: DeadLetter) -> set[str]:
+    """Every id that the letter's record has or had (B3.12)."""
+    changes = [pending.change for pending in letter.changes]
+    merged = {id_ for change in changes for id_ in change.merged_ids}
+    return {letter.mailbox.split(":", 3)[-1]} | {change.record.id for change in changes} | merged
 
 
 def _read(client: redis.Redis, ids: list[str]) -> Iterator[DeadLetter]:
@@ -166,7 +255,6 @@ def _letter(
         message=fields["message"],
         next_step=fields["next_step"],
         attempts=tuple(codec.decode_attempt(text) for text in attempts),
-        evidence=fields["evidence"] == "1",
         first_failed_at=int(fields["first_failed_at"]),
         last_failed_at=int(fields["last_failed_at"]),
         changes=tuple(changes),

@@ -7,6 +7,7 @@ is the place on a Fusebill customer that holds a record's id.
 
 from __future__ import annotations
 
+import re
 from enum import Enum, StrEnum
 
 import msgspec
@@ -85,6 +86,12 @@ class Outcome(StrEnum):
 
     LATCHED = "latched"
     UNLATCHED = "unlatched"
+    MOVED = "moved"
+    """Taken from the customer that held it, or from the record that was merged into it."""
+    WOULD_LATCH = "would_latch"
+    WOULD_UNLATCH = "would_unlatch"
+    WOULD_MOVE = "would_move"
+    """What a dry run would have called (B5.9)."""
     UNCHANGED = "unchanged"
     IGNORED = "ignored"
     STALE = "stale"
@@ -92,11 +99,19 @@ class Outcome(StrEnum):
     DEAD_LETTER = "dead_letter"
 
 
-SATISFIED = frozenset({Outcome.LATCHED, Outcome.UNLATCHED, Outcome.UNCHANGED})
+SATISFIED = frozenset({Outcome.LATCHED, Outcome.UNLATCHED, Outcome.MOVED, Outcome.UNCHANGED})
 """Outcomes that show an aspect is true now; they close older dead letters of it (B6.10)."""
 
 DECIDED = SATISFIED | {Outcome.DEAD_LETTER}
 """Outcomes that move the watermark (B3.8). What was ignored has decided nothing."""
+
+
+IN_DRY_RUN = {
+    Outcome.LATCHED: Outcome.WOULD_LATCH,
+    Outcome.UNLATCHED: Outcome.WOULD_UNLATCH,
+    Outcome.MOVED: Outcome.WOULD_MOVE,
+}
+"""What the outcome of a write is called when nothing is written."""
 
 
 class Reason(StrEnum):
@@ -164,6 +179,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """HubSpot: whether that association is the primary one; None if the event does not say."""
     merged_ids: tuple[str, ...] = ()
     """The records that were merged into this one."""
+    definition: str | None = None
+    """Salesforce: which message definition (ActionId) an Outbound Message is of (B3.2)."""
+    left_out: bool = False
+    """Salesforce: the link field is not in the message, which may mean that it is empty (B3.2)."""
     evidence: bool | None = None
     """Whether the event shows that the link field itself changed (B3.7); None: only a
     comparison with the last value stored for this record can tell (SOAP)."""
@@ -203,6 +222,30 @@ class Pending(msgspec.Struct, frozen=True):
         if stated is None or self.clock_doubted:
             return self.received_at
         return stated
+
+
+class Marks(msgspec.Struct, frozen=True, kw_only=True):
+    """What is remembered of a record for as long as there is a store (B3.8)."""
+
+    watermarks: dict[Aspect, int] = {}
+    """The newest `occurred_at` decided, dead letters included."""
+    done: dict[Aspect, frozenset[str]] = {}
+    """Identities of the changes that were settled for good at that very time: told again, by a
+    sender that repeats itself, they are no news."""
+    claim: str | None = None
+    """The last value of the link field: "" if it was emptied, None if none was ever seen."""
+    shown: bool = False
+    """That claim is not true yet, though its field is known to have changed to it (B3.7)."""
+    home: str | None = None
+    """The customer by whose id the record was latched last, "" after an unlink (B5.5: a move)."""
+    ended_at: int | None = None
+    """When the record was deleted (ms since the epoch), if that is known."""
+    ended_on: int | None = None
+    """The customer that held it then (B3.11)."""
+    company: str | None = None
+    """A contact's primary company as last told, "" for none (B5.7)."""
+    brought: tuple[str, int] | None = None
+    """The company that was latched through this contact, and to which customer (B5.7)."""
 
 
 class Presence(StrEnum):
@@ -269,6 +312,15 @@ class Customer(msgspec.Struct, frozen=True):
     status: str
     reference: str | None
     slots: dict[Slot, str | SlotState]
+    emails: tuple[str, ...] = ()
+    """The addresses of `primaryEmail`, which may hold several, each once and case folded."""
+
+    def __repr__(self) -> str:
+        # Tracebacks and test reports show it, and addresses are personal data (B10.4).
+        return (
+            f"Customer(id={self.id}, status={self.status!r}, reference={self.reference!r}, "
+            f"slots={self.slots!r})"
+        )
 
     def holds(self, record: Record) -> bool:
         """Whether this customer's slot holds the record."""
@@ -316,3 +368,21 @@ def _repaired(text: str) -> str:
     if _suffix(base) != suffix:
         raise ValueError(f"{text!r} is not a Salesforce id: its last three characters are wrong")
     return base + suffix
+
+
+_DECIMAL = re.compile(r"([0-9]{1,20})\.([0-9]{1,20})(?:[eE]\+?([0-9]{1,2}))?")
+
+
+def whole_number_text(text: str) -> str:
+    """A number that was sent with decimals, `12345.0` or `1.2345E4`, without them (B3.2).
+
+    Salesforce sends number fields as doubles. What is not a whole number stays as it is.
+    """
+    found = _DECIMAL.fullmatch(text)
+    if not found:
+        return text
+    integer, fraction, exponent = found.groups()
+    shift = int(exponent or 0)
+    if fraction[shift:].strip("0"):
+        return text
+    return (integer + fraction[:shift].ljust(shift, "0")).lstrip("0") or "0"

@@ -1,31 +1,38 @@
 """The link index: which customers hold a record, as far as answers of Fusebill have told (B4.5).
 
 HubSpot and Geotab ids cannot be queried at Fusebill, and an unlink often names no customer, so
-every answer is remembered here. An entry is a hint to be verified by a read and nothing more.
+every answer is remembered here. An entry is a hint to be verified by a read and nothing more; that
+nobody holds a record is known only after a sweep of all customers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 from urllib.parse import urlsplit
 
 import redis
 
-from sync_worker.decide.match import Link
-from sync_worker.domain import Customer, Record, SlotState
+from sync_worker.decide.match import Link, any_of
+from sync_worker.domain import Customer, Slot, SlotState
 from sync_worker.inbox import scripts
 from sync_worker.store import store_errors
 
 
+def account_of(base_url: str) -> str:
+    """The name under which the index of a Fusebill account is kept: the host of its address."""
+    return urlsplit(base_url).netloc.rpartition("@")[2].replace(":", "_")
+
+
 class LinkIndex:
-    """The index of one Fusebill account, kept apart by the host of its address.
+    """The index of one Fusebill account.
 
     Safe for any number of processes. Raises `store.StoreError` when Redis cannot be used.
     """
 
     def __init__(self, client: redis.Redis, *, base_url: str) -> None:
         self._client = client
-        self._account = urlsplit(base_url).netloc.rpartition("@")[2].replace(":", "_")
+        self.account = account_of(base_url)
         self._observe = scripts.load(client, "observe")
 
     def observe(self, customer: Customer, *, sent_at: int, written: bool = False) -> None:
@@ -39,16 +46,43 @@ class LinkIndex:
             if value is not SlotState.UNKNOWN:
                 flat += (slot, "" if value is SlotState.EMPTY else value)
         with store_errors():
-            self._observe(args=[self._account, customer.id, sent_at, "1" if written else "", *flat])
+            self._observe(args=[self.account, customer.id, sent_at, "1" if written else "", *flat])
 
     def seen(self, customer_id: int) -> bool:
         """Whether the customer was ever there."""
         with store_errors():
-            return bool(self._client.exists(f"sw:customer:{self._account}:{customer_id}"))
+            return bool(self._client.exists(f"sw:customer:{self.account}:{customer_id}"))
 
-    def known(self, record: Record) -> dict[int, Link]:
-        """The customers that hold the record or once did, as last seen."""
-        key = f"sw:link:{self._account}:{record.slot}:{record.id}"
+    def known(self, slot: Slot, ids: Iterable[str]) -> dict[int, Link]:
+        """The customers that hold one of these ids or once did, as last seen."""
+        pipeline = self._client.pipeline(transaction=False)
+        for id_ in ids:
+            pipeline.hgetall(f"sw:link:{self.account}:{slot}:{id_}")
         with store_errors():
-            found = cast("dict[str, Link]", self._client.hgetall(key))
-        return {int(customer): link for customer, link in found.items()}
+            found = cast("list[dict[str, Link]]", pipeline.execute())
+        return any_of([{int(customer): link for customer, link in one.items()} for one in found])
+
+    def replaced_at(self, customer_id: int, slot: Slot) -> int | None:
+        """When a record was displaced from that slot last (ms), if ever by us (B5.5)."""
+        with store_errors():
+            at = self._client.hget(f"sw:customer:{self.account}:{customer_id}", f"replaced:{slot}")
+        return int(at) if at else None
+
+    def count(self) -> int:
+        """How many links are known."""
+        with store_errors():
+            return int(self._client.hget(f"sw:index:{self.account}", "links") or 0)
+
+    def swept_since(self, slot: Slot) -> int:
+        """When the last complete sweep began that saw this slot of every customer (ms); 0: none."""
+        with store_errors():
+            begun, blind = self._client.hmget(f"sw:sweep:{self.account}", "begun", "blind")
+        return 0 if begun is None or slot in str(blind or "").split() else int(begun)
+
+    def ask_for_sweep(self, mailbox: str) -> int:
+        """Have all customers swept soon, and the mailbox woken after it; gives the time in ms."""
+        with store_errors():
+            seconds, micros = self._client.time()
+            now = int(seconds) * 1000 + int(micros) // 1000
+            self._client.zadd("sw:sweep:waiting", {mailbox: now})
+        return now

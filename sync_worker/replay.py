@@ -1,4 +1,5 @@
-"""Puts dead letters back to work: plan with counts, then a paced run that can be stopped (B6.11).
+"""Puts dead letters, and what a dry run kept, back to work: plan with counts, then a paced run that
+can be stopped (B6.11).
 
 A replay goes past dedupe, under an id of its own. It is judged like a change that arrives now
 with its old time, so it never regresses what was decided since (B6.10).
@@ -6,17 +7,18 @@ with its old time, so it never regresses what was decided since (B6.10).
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import redis
 
-from sync_worker.dead_letters import OPEN, DeadLetter
-from sync_worker.domain import Reason
+from sync_worker.dead_letters import OPEN, DeadLetter, Skip, by_reason, is_of
+from sync_worker.domain import IN_DRY_RUN, Pending, Reason
 from sync_worker.inbox import codec, scripts
 from sync_worker.inbox.inbox import WAKE_GRACE_MS
 from sync_worker.store import store_errors
@@ -27,26 +29,84 @@ PER_SECOND = 10
 GATHERED = 20
 """Mailboxes woken by one message."""
 
+EVERY_OUTCOME = frozenset(str(one) for one in IN_DRY_RUN.values())
+"""The outcomes whose changes a dry run keeps."""
 
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """A dead letter that is not replayed, and why."""
+_NEWER = "it was written by a newer version of sync-worker"
 
-    id: str
-    why: str
+_KEPT = re.compile(r"(\w+)\|(.+?)\|(\d+\|.*)", re.DOTALL)
+"""OUTCOME|MAILBOX|stored form. A Geotab id may hold the sign that parts them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
-    """What a replay would do."""
+    """What a replay of dead letters would do."""
 
     letters: tuple[DeadLetter, ...]
     skips: tuple[Skip, ...]
 
     @property
+    def size(self) -> int:
+        """How many dead letters."""
+        return len(self.letters)
+
+    @property
     def by_reason(self) -> Counter[str]:
         """How many would be replayed, by reason."""
-        return Counter(letter.reason for letter in self.letters)
+        return by_reason(self.letters)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A change that a dry run kept (B5.9)."""
+
+    outcome: str
+    mailbox: str
+    pending: Pending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptFilter:
+    """Which of them; what is None matches all (B6.11)."""
+
+    outcomes: frozenset[str] = EVERY_OUTCOME
+    source: str | None = None
+    record: str | None = None
+    """A mailbox name or a bare id (B8.2)."""
+    since: int | None = None
+    """Received at or after this, in ms since the epoch."""
+    until: int | None = None
+
+    def matches(self, kept: Kept) -> bool:
+        """Whether it is meant."""
+        return all(
+            (
+                kept.outcome in self.outcomes,
+                self.source in (None, kept.mailbox.partition(":")[0]),
+                self.record is None or is_of(kept.mailbox, self.record),
+                self.since is None or kept.pending.received_at >= self.since,
+                self.until is None or kept.pending.received_at < self.until,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DryRunPlan:
+    """What applying what a dry run kept would do."""
+
+    boxes: tuple[tuple[Kept, ...], ...]
+    """By record: what it is owed comes back at once, so that it is one decision (B3.9)."""
+    skips: tuple[Skip, ...]
+
+    @property
+    def size(self) -> int:
+        """How many changes."""
+        return sum(map(len, self.boxes))
+
+    @property
+    def by_outcome(self) -> Counter[str]:
+        """How many would be applied, by what they would do."""
+        return Counter(kept.outcome for box in self.boxes for kept in box)
 
 
 @dataclass(slots=True)
@@ -58,6 +118,16 @@ class Replayed:
     replayed: int = 0
     stopped: bool = False
     skipped: list[Skip] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One mailbox's part of a replay."""
+
+    mailbox: str
+    size: int
+    put_back: Callable[[], list[Skip]]
+    """Does it, and tells what was not put back."""
 
 
 def plan(letters: Iterable[DeadLetter]) -> ReplayPlan:
@@ -78,13 +148,68 @@ def _why_not(letter: DeadLetter) -> str | None:
     if letter.reason == Reason.UNDECODABLE:
         return "it never became a change: mend the sender and have it send again"
     if letter.newer_changes:
-        return "it was written by a newer version of sync-worker"
+        return _NEWER
     return None
+
+
+def plan_dry_run(client: redis.Redis, wanted: KeptFilter) -> DryRunPlan:
+    """Sort out what can be applied of what a dry run kept. Raises StoreError.
+
+    A change is left where it is while something newer is kept of its record and not meant: by
+    itself it would bring back what was true before that.
+    """
+    boxes: dict[str, list[Kept]] = {}
+    skips = []
+    for seq, kept in _kept(client):
+        if kept is None:
+            skips.append(Skip(seq, _NEWER))
+        else:
+            boxes.setdefault(kept.mailbox, []).append(kept)
+    chosen = []
+    for box in boxes.values():
+        taken, left = _newest(box, wanted)
+        skips += left
+        if taken:
+            chosen.append(taken)
+    chosen.sort(key=lambda box: _age(box[0]))
+    return DryRunPlan(tuple(chosen), tuple(skips))
+
+
+def _newest(box: list[Kept], wanted: KeptFilter) -> tuple[tuple[Kept, ...], list[Skip]]:
+    """What is meant of a record's changes, oldest first, less what something newer bars."""
+    taken: list[Kept] = []
+    skips: list[Skip] = []
+    for kept in sorted(box, key=_age):
+        if wanted.matches(kept):
+            taken.append(kept)
+        else:
+            why = f"change {kept.pending.seq} of its record is newer, kept, and not in this replay"
+            skips += [Skip(str(one.pending.seq), why) for one in taken]
+            taken = []
+    return tuple(taken), skips
+
+
+def _age(kept: Kept) -> tuple[int, int]:
+    return kept.pending.occurred_at, kept.pending.seq
+
+
+def _kept(client: redis.Redis) -> Iterator[tuple[str, Kept | None]]:
+    """Everything that is kept, None for what this version cannot read."""
+    with store_errors():
+        # A field may come twice while the hash is rehashed.
+        stored = dict(client.hscan_iter("sw:would", count=500))
+    for seq, text in stored.items():
+        parts = _KEPT.fullmatch(text)
+        try:
+            pending = codec.decode_pending(seq, parts[3]) if parts else None
+        except codec.NewerFormat:
+            pending = None
+        yield seq, Kept(parts[1], parts[2], pending) if parts and pending else None
 
 
 def run(
     client: redis.Redis,
-    planned: ReplayPlan,
+    planned: ReplayPlan | DryRunPlan,
     *,
     wake: Callable[[Sequence[str]], None],
     on_progress: Callable[[int], None] = lambda _: None,
@@ -94,25 +219,27 @@ def run(
     """Replay what was planned. `on_progress` is told how many are done.
 
     A KeyboardInterrupt between any two stops it: what was put back stays put back, the rest stays
-    open, and the result says how far it came. Raises StoreError.
+    where it was, and the result says how far it came. Raises StoreError.
     """
-    script = scripts.load(client, "replay")
-    result = Replayed(f"replay-{secrets.token_hex(4)}", len(planned.letters))
+    replay_id = f"replay-{secrets.token_hex(4)}"
+    steps = _steps(client, planned, replay_id)
+    result = Replayed(replay_id, planned.size)
     result.skipped.extend(planned.skips)
     woken: list[str] = []
+    done = 0
     try:
-        for done, letter in enumerate(planned.letters, start=1):
-            if done > 1:
+        for step in steps:
+            if done:
                 sleep(1 / per_second)
-            state = _put_back(script, letter, result.replay_id)
-            if state == OPEN:
-                result.replayed += 1
-                woken.append(letter.mailbox)
-            else:
-                result.skipped.append(Skip(letter.id, f"it is {state or 'gone'} by now"))
+            left = step.put_back()
+            result.replayed += step.size - len(left)
+            result.skipped.extend(left)
+            if len(left) < step.size:
+                woken.append(step.mailbox)
             if len(woken) >= GATHERED:
                 wake(woken)
                 woken = []
+            done += step.size
             on_progress(done)
     except KeyboardInterrupt:
         result.stopped = True
@@ -121,13 +248,44 @@ def run(
     return result
 
 
-def _put_back(script: scripts.Script, letter: DeadLetter, replay_id: str) -> str:
+def _steps(client: redis.Redis, planned: ReplayPlan | DryRunPlan, replay_id: str) -> list[_Step]:
+    if isinstance(planned, ReplayPlan):
+        script = scripts.load(client, "replay")
+        return [_letter_step(script, letter, replay_id) for letter in planned.letters]
+    script = scripts.load(client, "apply_dry_run")
+    return [_kept_step(script, box, replay_id) for box in planned.boxes]
+
+
+def _letter_step(script: scripts.Script, letter: DeadLetter, replay_id: str) -> _Step:
+    def put_back() -> list[Skip]:
+        flat = _stored(letter.changes, replay_id)
+        with store_errors():
+            state, _ = script(args=[letter.id, replay_id, WAKE_GRACE_MS, *flat])
+        return [] if state == OPEN else [Skip(letter.id, f"it is {state or 'gone'} by now")]
+
+    return _Step(letter.mailbox, 1, put_back)
+
+
+def _kept_step(script: scripts.Script, box: tuple[Kept, ...], replay_id: str) -> _Step:
+    mailbox = box[0].mailbox
+
+    def put_back() -> list[Skip]:
+        flat = _stored([kept.pending for kept in box], replay_id)
+        with store_errors():
+            taken = script(args=[mailbox, WAKE_GRACE_MS, *flat])
+        return [
+            Skip(str(kept.pending.seq), "it is kept no longer")
+            for kept, put in zip(box, taken, strict=True)
+            if not put
+        ]
+
+    return _Step(mailbox, len(box), put_back)
+
+
+def _stored(changes: Iterable[Pending], replay_id: str) -> list[str]:
+    """Flat: number, stored form, ..., as put back by this replay."""
     flat: list[str] = []
-    for pending in letter.changes:
-        # What showed that the field changed was seen before; it counts for the replay too.
-        evidence = True if letter.evidence else pending.change.evidence
-        change = msgspec.structs.replace(pending.change, replay_id=replay_id, evidence=evidence)
+    for pending in changes:
+        change = msgspec.structs.replace(pending.change, replay_id=replay_id)
         flat += (str(pending.seq), f"{pending.received_at}|{codec.encode_change(change).decode()}")
-    with store_errors():
-        state, _ = script(args=[letter.id, replay_id, WAKE_GRACE_MS, *flat])
-    return str(state)
+    return flat

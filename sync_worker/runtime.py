@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from functools import cache, partial
 
+from pydantic import SecretStr
+
 from sync_worker import settings, store
 from sync_worker.converge import Converger
+from sync_worker.crm import Reader
+from sync_worker.crm.hubspot import HubSpotReader
+from sync_worker.crm.myadmin import MyAdminReader
+from sync_worker.domain import Source
 from sync_worker.fusebill.budget import tell_budget
 from sync_worker.fusebill.client import FusebillClient
 from sync_worker.inbox import Inbox
 from sync_worker.links import LinkIndex
 from sync_worker.settings import Settings, SettingsError
+from sync_worker.sweep import Sweeper
 
 
 def make_fusebill(current: Settings) -> FusebillClient:
@@ -33,6 +40,63 @@ def make_fusebill(current: Settings) -> FusebillClient:
         raise SettingsError(f"FUSEBILL_API_KEY: {error}") from None
 
 
+def make_readers(current: Settings) -> dict[Source, Reader]:
+    """The CRMs that these settings give read access to (B3.5).
+
+    Raises SettingsError for credentials that cannot be sent.
+    """
+    makers = {
+        Source.HUBSPOT: _read_hubspot,
+        Source.SALESFORCE: _read_salesforce,
+        Source.GEOTAB: _read_myadmin,
+    }
+    try:
+        return {source: make(current) for source, make in makers.items() if current.reads(source)}
+    except ValueError as error:
+        raise SettingsError(f"read access: {error}") from None
+
+
+def _read_hubspot(current: Settings) -> Reader:
+    return HubSpotReader(
+        current.hubspot_base_url,
+        _secret(current.hubspot_access_token),
+        portal_id=current.hubspot_portal_id or "",
+        link_property=current.hubspot_fusebill_id_property,
+        reference_property=current.hubspot_reference_property,
+        primary_company=current.hubspot_latch_company == "primary",
+        api_version=current.hubspot_api_version,
+    )
+
+
+def _read_salesforce(current: Settings) -> Reader:
+    # Imported where it is needed: its library takes a third of a second to load.
+    from sync_worker.crm.salesforce import SalesforceReader  # noqa: PLC0415
+
+    return SalesforceReader(
+        current.salesforce_instance_url or "",
+        _secret(current.salesforce_client_id),
+        _secret(current.salesforce_client_secret),
+        org_id=current.salesforce_org_id or "",
+        link_field=current.salesforce_fusebill_id_field,
+        reference_field=current.salesforce_reference_field,
+        api_version=current.salesforce_api_version,
+    )
+
+
+def _read_myadmin(current: Settings) -> Reader:
+    return MyAdminReader(
+        current.geotab_myadmin_url,
+        _secret(current.geotab_myadmin_username),
+        _secret(current.geotab_myadmin_password),
+        account=current.geotab_account or "",
+        id_attribute=current.geotab_id_attribute,
+    )
+
+
+def _secret(value: SecretStr | None) -> str:
+    return value.get_secret_value() if value is not None else ""
+
+
 class WorkerRuntime:
     """What a worker process uses for all its tasks: one pooled connection to each side."""
 
@@ -40,13 +104,17 @@ class WorkerRuntime:
         self.settings = current
         self.redis = store.connect(current.redis_url.get_secret_value())
         self.inbox = Inbox.of(self.redis, current)
+        self.links = LinkIndex(self.redis, base_url=current.fusebill_base_url)
+        self.fusebill = make_fusebill(current)
         self.converger = Converger(
             inbox=self.inbox,
-            links=LinkIndex(self.redis, base_url=current.fusebill_base_url),
-            fusebill=make_fusebill(current),
+            links=self.links,
+            fusebill=self.fusebill,
             settings=current,
             tell_limits=partial(tell_budget, self.redis),
+            readers=make_readers(current),
         )
+        self.sweeper = Sweeper(self.redis, self.links, self.fusebill, current.sweep_seconds)
 
 
 @cache

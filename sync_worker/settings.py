@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     """Read access: with it the record is read before deciding (B3.5)."""
     hubspot_base_url: str = "https://api.hubapi.com"
     hubspot_api_version: str = "2026-03"
-    """`v3`, or the year and month of a date-based version: v3 is unsupported from September 2027."""
+    """`v3`, unsupported from September 2027, or the year and month of a date-based version."""
 
     salesforce_webhook_token: Secrets = ()
     salesforce_webhook_secret: Secrets = ()

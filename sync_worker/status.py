@@ -22,6 +22,25 @@ class Owed(msgspec.Struct, frozen=True):
     why: str
 
 
+class Running(msgspec.Struct, frozen=True):
+    """How far a sweep has come."""
+
+    seen: int
+    total: int | None
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """The sweeps of all customers, by which nobody is found to hold a record (B4.5)."""
+
+    waiting: int
+    """Mailboxes that wait for one."""
+    last_begun: str | None
+    last_ended: str | None
+    customers: int | None
+    """How many it saw."""
+    running: Running | None
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """One look at the store."""
 
@@ -36,10 +55,21 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     reconcile_owed: list[Owed]
     budget: dict[str, Any]
     """What Fusebill last told of its rate limits, `minute` and `day`, as far as it did."""
+    releases_held: int
+    """Mailboxes whose releases the brake holds until somebody approves them (B5.10)."""
+    would: int
+    """Changes that a dry run kept (B5.9)."""
+    links: int | None
+    """How many links are known, of records that customers hold; None without an account."""
+    sweep: Sweep | None
+    """None without an account."""
 
 
-def read_status(client: redis.Redis) -> Status:
-    """Read it. Raises StoreError."""
+def read_status(client: redis.Redis, *, account: str | None = None) -> Status:
+    """Read it. Raises StoreError.
+
+    `account` is the Fusebill account whose links and sweeps are told of (`links.account_of`).
+    """
     with store_errors():
         seconds, micros = client.time()
         now = int(seconds) * 1000 + int(micros) // 1000
@@ -55,7 +85,37 @@ def read_status(client: redis.Redis) -> Status:
             paused=[],
             reconcile_owed=[_owed(str(source), str(text)) for source, text in sorted(owed.items())],
             budget=msgspec.json.decode(budget) if budget else {},
+            releases_held=client.hlen("sw:held"),
+            would=client.hlen("sw:would"),
+            links=None if account is None else read_links(client, account),
+            sweep=None if account is None else read_sweep(client, account),
         )
+
+
+def read_links(client: redis.Redis, account: str) -> int:
+    """How many links are known, of records that customers hold. Raises StoreError."""
+    with store_errors():
+        return int(client.hget(f"sw:index:{account}", "links") or 0)
+
+
+def read_sweep(client: redis.Redis, account: str) -> Sweep:
+    """How the sweeps of an account stand. Raises StoreError."""
+    with store_errors():
+        told = client.hgetall(f"sw:sweep:{account}")
+        waiting = client.zcard("sw:sweep:waiting")
+        # A sweeper that died has left its marks, but holds its lease no longer.
+        runs = "running" in told and client.exists("sw:sweep:lease")
+    begun, ended, customers, seen, total = (
+        int(told[name]) if told.get(name) else None
+        for name in ("begun", "ended", "customers", "seen", "total")
+    )
+    return Sweep(
+        waiting=waiting,
+        last_begun=None if begun is None else iso(begun),
+        last_ended=None if ended is None else iso(ended),
+        customers=customers,
+        running=Running(seen or 0, total) if runs else None,
+    )
 
 
 def read_counters(client: redis.Redis) -> dict[str, int]:

@@ -32,5 +32,16 @@ def wake_due() -> None:
             queue_key=celery.KEY_PREFIX + celery.LIVE_QUEUE,
             batch=celery.BATCH,
         )
+        if runtime.sweeper.is_due():
+            celery.app.send_task(celery.SWEEP, queue=celery.LIVE_QUEUE, retry=False)
     except StoreError as error:
         log.warning("nothing woken: %s", error)
+
+
+@celery.app.task(name=celery.SWEEP)
+def sweep() -> None:
+    """Read all customers for those that wait for it (B4.5)."""
+    try:
+        worker_runtime().sweeper.run_if_due()
+    except StoreError as error:
+        log.warning("the sweep is put off: %s", error)

@@ -1,4 +1,4 @@
-"""The whole product as real processes: Redis, a simulated Fusebill, receiver, worker and beat."""
+"""The whole product as real processes: Redis, simulated Fusebill and CRMs, web, worker and beat."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from simulators.fusebill.customer import Customer
 from simulators.fusebill.server import SimulatedFusebill
 from sync_worker import dead_letters, events, lifeline, settings, store
 from sync_worker.dead_letters import DeadLetter, Filter
+from sync_worker.domain import Source
 from sync_worker.embedded_redis import EmbeddedRedis
 from sync_worker.events import Event
 from sync_worker.settings import Settings
 from sync_worker.status import read_status
 from tests.processes import descendants, gone, until
+from tests.worlds import Crms
 from webhooks import samples
 
 START_SECONDS = 60
@@ -33,12 +35,17 @@ SETTLE_SECONDS = 60
 
 
 class Stack:
-    """Started with `with`; each process can be killed and started again by its name."""
+    """Started with `with`; each process can be killed and started again by its name.
 
-    def __init__(self, folder: Path, **env: str) -> None:
+    With `crms` the product may read the simulated CRMs, which are in this process; without, the
+    events decide.
+    """
+
+    def __init__(self, folder: Path, *, crms: bool = False, **env: str) -> None:
         self.folder = folder
         self.redis = EmbeddedRedis(folder / "redis")
         self.fusebill = SimulatedFusebill(customers=[Customer(id=8714402), Customer(id=8714403)])
+        self._crms = Crms() if crms else None
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -49,6 +56,8 @@ class Stack:
         (self.folder / "redis").mkdir(exist_ok=True)
         self._open.enter_context(self.redis)
         self._open.enter_context(self.fusebill)
+        if self._crms is not None:
+            self._open.enter_context(self._crms)
         self._open.callback(self._stop_processes)
         self.client = store.connect(self.redis.url)
         self._open.enter_context(closing(self.client))
@@ -66,6 +75,12 @@ class Stack:
         return self.fusebill.control
 
     @property
+    def crms(self) -> Crms:
+        """The simulated CRMs, of a stack that was made with them."""
+        assert self._crms is not None
+        return self._crms
+
+    @property
     def env(self) -> dict[str, str]:
         """The settings of all processes."""
         return {
@@ -80,14 +95,21 @@ class Stack:
             "HUBSPOT_CLIENT_SECRET": "test-client-secret-0001",
             "HUBSPOT_PORTAL_ID": "24681357",
             "HUBSPOT_LATCH_COMPANY": "property",
+            "RELEASE_GRACE_SECONDS": "1",
             "SALESFORCE_WEBHOOK_TOKEN": "test-salesforce-token-0001",
             "SALESFORCE_WEBHOOK_SECRET": "test-salesforce-secret-0001",
             "SALESFORCE_ORG_ID": "00D5g000007Kp2QEAS",
             "GEOTAB_WEBHOOK_TOKEN": "test-geotab-token-0001",
             "GEOTAB_WEBHOOK_SECRET": "test-geotab-secret-0001",
             "GEOTAB_ACCOUNT": "ACCT01",
+            **self._access(),
             **self._extra,
         }
+
+    def _access(self) -> dict[str, str]:
+        if self._crms is None:
+            return {}
+        return {name.upper(): str(value) for name, value in self._crms.access(*Source).items()}
 
     @property
     def settings(self) -> Settings:
@@ -182,9 +204,9 @@ class Stack:
                 lifeline.reaped(process)
 
 
-def running(folder: Path, **env: str) -> Iterator[Stack]:
+def running(folder: Path, *, crms: bool = False, **env: str) -> Iterator[Stack]:
     """A fixture's body; shows what the processes wrote, so that a failed test tells why."""
-    with Stack(folder, **env) as stack:
+    with Stack(folder, crms=crms, **env) as stack:
         try:
             yield stack
         finally:

@@ -67,6 +67,14 @@ class _Store(Collector):
         for reason, n in status.dead_letters.items():
             letters.add_metric([reason], n)
         yield letters
+        yield GaugeMetricFamily(
+            "sync_worker_releases_held",
+            "Mailboxes whose releases wait for a person's approval",
+            value=status.releases_held,
+        )
+        yield GaugeMetricFamily(
+            "sync_worker_would", "Changes that a dry run kept", value=status.would
+        )
         owed = GaugeMetricFamily(
             "sync_worker_reconcile_owed", "Sources that need a reconcile", labels=["source"]
         )

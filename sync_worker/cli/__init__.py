@@ -12,10 +12,14 @@ import click
 from sync_worker import __version__
 from sync_worker.cli.dead_letters import dead_letters
 from sync_worker.cli.dev import dev
+from sync_worker.cli.history import history
+from sync_worker.cli.links import links
+from sync_worker.cli.releases import releases
 from sync_worker.cli.run import beat, web, worker
 from sync_worker.cli.send import send
 from sync_worker.cli.status import status
 from sync_worker.embedded_redis import NoServer, NotStarted
+from sync_worker.mode import ModesDiffer
 from sync_worker.settings import SettingsError
 from sync_worker.store import StoreError, UnsafeStoreError
 
@@ -30,7 +34,10 @@ def cli() -> None:
     """
 
 
-for command in (dev, web, worker, beat, status, dead_letters, send):
+for command in (
+    *(dev, web, worker, beat, status),
+    *(history, links, dead_letters, releases, send),
+):
     cli.add_command(command)
 
 
@@ -38,7 +45,14 @@ def main() -> None:
     """Run a command; a foreseen failure is a sentence, not a traceback."""
     try:
         cli(prog_name="sync-worker")
-    except (SettingsError, StoreError, UnsafeStoreError, NoServer, NotStarted) as error:
+    except (
+        SettingsError,
+        StoreError,
+        UnsafeStoreError,
+        ModesDiffer,
+        NoServer,
+        NotStarted,
+    ) as error:
         for line in str(error).splitlines():
             click.echo(f"sync-worker: {line}", err=True)
         sys.exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 import msgspec
@@ -30,6 +30,23 @@ def connect() -> tuple[Settings, redis.Redis]:
     """Read the settings and open the store they name."""
     current = settings.load()
     return current, store.connect(current.redis_url.get_secret_value())
+
+
+def fail(message: str) -> NoReturn:
+    """End with exit code 1; the message says what is wrong and the cure."""
+    click.echo(f"sync-worker: {message}", err=True)
+    sys.exit(1)
+
+
+def nothing_matched(message: str) -> NoReturn:
+    """End with the exit code for that."""
+    click.echo(message, err=True)
+    sys.exit(NOTHING_MATCHED)
+
+
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """A number of things, in words: `1 change`, `2 changes`."""
+    return f"{n} {noun if n == 1 else plural or noun + 's'}"
 
 
 def print_json(value: object) -> None:

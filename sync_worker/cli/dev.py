@@ -1,6 +1,6 @@
 """`dev`: everything on this machine, and a tour that shows it at work.
 
-The simulators run as processes of their own, as Fusebill does: nothing here imports them.
+The simulators run as processes of their own, as the real systems do: nothing here imports them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import requests
 
 from sync_worker import settings
-from sync_worker.cli.tour import Stopped, Tour
+from sync_worker.cli.tour import SPARE, Stopped, Tour
 from sync_worker.embedded_redis import EmbeddedRedis
 from sync_worker.settings import SettingsError
 from sync_worker.supervise import Child, Supervisor
@@ -49,9 +50,9 @@ FIRST_CUSTOMER = 8714401
 def dev(*, once: bool, bind: str) -> None:
     """Run everything here, and show it at work.
 
-    Starts Redis, a simulated Fusebill, receiver, worker and beat, sends a signed change of each
-    system, shows what became of it, and stays up. Settings of your own are not read: nothing here
-    can reach a real account.
+    Starts Redis, a simulated Fusebill and simulated CRMs, receiver, worker and beat, sends signed
+    changes of each system, shows what became of them, and stays up. Settings of your own are not
+    read: nothing here can reach a real account.
     """
     _require_free(bind)
     log = _Log(STATE / f"dev-{_port(bind)}.log")
@@ -69,7 +70,7 @@ def dev(*, once: bool, bind: str) -> None:
 
 def _run(bind: str, log: _Log, *, once: bool) -> None:
     started = time.monotonic()
-    environment = _environment(bind)
+    environment, desk = _environment(bind)
     with (
         tempfile.TemporaryDirectory(prefix="sync-worker-") as folder,
         EmbeddedRedis(folder) as redis,
@@ -79,16 +80,16 @@ def _run(bind: str, log: _Log, *, once: bool) -> None:
             del os.environ[name]
         os.environ.update(environment)
         supervisor = Supervisor(
-            _children(environment), on_line=log.line, grace_seconds=GRACE_SECONDS
+            _children(environment, desk), on_line=log.line, grace_seconds=GRACE_SECONDS
         )
         with supervisor, _kept_running(redis), _environment_file(environment) as env_file:
-            _wait_until_ready(environment)
+            _wait_until_ready(environment, desk)
             click.echo(f"Everything is up after {time.monotonic() - started:.1f} s.\n")
-            Tour(settings.load(_env_file=None), environment["PUBLIC_URL"]).run()
+            Tour(settings.load(_env_file=None), environment["PUBLIC_URL"], desk).run()
             click.echo(f"\nAll of it happened, {time.monotonic() - started:.1f} s in all.")
             if once:
                 return
-            _say_what_next(environment, env_file)
+            _say_what_next(environment, env_file, desk)
             log.aloud = True
             supervisor.wait()
 
@@ -148,47 +149,82 @@ def _require_free(bind: str) -> None:
             ) from None
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_addresses(count: int) -> list[str]:
+    """So many that differ, each ADDRESS:PORT."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{probe.getsockname()[1]}" for probe in probes]
 
 
-def _environment(bind: str) -> dict[str, str]:
-    """The settings of all processes: made-up secrets for made-up accounts."""
+def _environment(bind: str) -> tuple[dict[str, str], str]:
+    """The settings of all processes: made-up secrets for made-up accounts.
+
+    And the address at which the simulated CRMs are changed by hand.
+    """
+    fusebill, hubspot, salesforce, myadmin, desk = _free_addresses(5)
     return {
-        "FUSEBILL_BASE_URL": f"http://127.0.0.1:{_free_port()}",
+        "FUSEBILL_BASE_URL": f"http://{fusebill}",
         "FUSEBILL_API_KEY": base64.b64encode(b"0:" + b"dev".ljust(64, b"0")).decode(),
         "WEB_BIND": bind,
         "PUBLIC_URL": f"http://{bind}",
         "HUBSPOT_CLIENT_SECRET": "dev-hubspot-client-secret",
         "HUBSPOT_PORTAL_ID": "24681357",
-        "HUBSPOT_LATCH_COMPANY": "property",
+        "HUBSPOT_ACCESS_TOKEN": "dev-hubspot-access-token",
+        "HUBSPOT_BASE_URL": f"http://{hubspot}",
         "SALESFORCE_WEBHOOK_TOKEN": "dev-salesforce-token",
         "SALESFORCE_WEBHOOK_SECRET": "dev-salesforce-secret",
         "SALESFORCE_ORG_ID": "00D5g000007Kp2QEAS",
+        "SALESFORCE_CLIENT_ID": "dev-salesforce-client-id",
+        "SALESFORCE_CLIENT_SECRET": "dev-salesforce-client-secret",
+        "SALESFORCE_INSTANCE_URL": f"http://{salesforce}",
         "GEOTAB_WEBHOOK_TOKEN": "dev-geotab-token",
         "GEOTAB_WEBHOOK_SECRET": "dev-geotab-secret",
         "GEOTAB_ACCOUNT": "ACCT01",
+        "GEOTAB_MYADMIN_USERNAME": "dev@example.com",
+        "GEOTAB_MYADMIN_PASSWORD": "dev-geotab-password",
+        "GEOTAB_MYADMIN_URL": f"http://{myadmin}/v2/MyAdminApi.ashx",
+        "SWEEP_SECONDS": "5",
         "LOG_LEVEL": "INFO",
-    }
+    }, f"http://{desk}"
 
 
-def _children(environment: Mapping[str, str]) -> list[Child]:
+def _children(environment: Mapping[str, str], desk: str) -> list[Child]:
     here = (sys.executable, "-m", "sync_worker")
     fusebill = (
         *(sys.executable, "-m", "simulators.fusebill"),
-        *("--bind", environment["FUSEBILL_BASE_URL"].removeprefix("http://")),
+        *("--bind", _address(environment["FUSEBILL_BASE_URL"])),
         *("--api-key", environment["FUSEBILL_API_KEY"]),
         *("--customers", "5", "--first-id", str(FIRST_CUSTOMER)),
+    )
+    crms = (
+        *(sys.executable, "-m", "simulators.crms"),
+        *("--bind", _address(desk)),
+        *("--hubspot-bind", _address(environment["HUBSPOT_BASE_URL"])),
+        *("--hubspot-portal", environment["HUBSPOT_PORTAL_ID"]),
+        *("--hubspot-token", environment["HUBSPOT_ACCESS_TOKEN"]),
+        *("--salesforce-bind", _address(environment["SALESFORCE_INSTANCE_URL"])),
+        *("--salesforce-org", environment["SALESFORCE_ORG_ID"]),
+        *("--salesforce-client-id", environment["SALESFORCE_CLIENT_ID"]),
+        *("--salesforce-client-secret", environment["SALESFORCE_CLIENT_SECRET"]),
+        *("--myadmin-bind", _address(environment["GEOTAB_MYADMIN_URL"])),
+        *("--myadmin-account", environment["GEOTAB_ACCOUNT"]),
+        *("--myadmin-username", environment["GEOTAB_MYADMIN_USERNAME"]),
+        *("--myadmin-password", environment["GEOTAB_MYADMIN_PASSWORD"]),
     )
     own = {"PYTHONUNBUFFERED": "1"}
     return [
         Child(name="fusebill", argv=fusebill, env=own),
+        Child(name="crms", argv=crms, env=own),
         Child(name="web", argv=(*here, "web"), env=own),
         Child(name="worker", argv=(*here, "worker", "--concurrency", "2"), env=own),
         Child(name="beat", argv=(*here, "beat"), env=own),
     ]
+
+
+def _address(url: str) -> str:
+    return urlsplit(url).netloc
 
 
 @contextlib.contextmanager
@@ -226,11 +262,12 @@ def _environment_file(environment: Mapping[str, str]) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _wait_until_ready(environment: Mapping[str, str]) -> None:
-    click.echo("Starting Redis, simulated Fusebill, receiver, worker and beat …")
+def _wait_until_ready(environment: Mapping[str, str], desk: str) -> None:
+    click.echo("Starting Redis, simulated Fusebill and CRMs, receiver, worker and beat …")
     urls = [
         f"{environment['PUBLIC_URL']}/readyz",
         f"{environment['FUSEBILL_BASE_URL']}/_simulator/options",
+        desk,
     ]
     deadline = time.monotonic() + START_SECONDS
     while urls:
@@ -243,20 +280,22 @@ def _wait_until_ready(environment: Mapping[str, str]) -> None:
         time.sleep(0.1)
 
 
-def _say_what_next(environment: Mapping[str, str], env_file: Path) -> None:
+def _say_what_next(environment: Mapping[str, str], env_file: Path, desk: str) -> None:
     command = Path(sys.executable).with_name("sync-worker")
     here = Path.cwd()
     shown = command.relative_to(here) if command.is_relative_to(here) else command
+    claim = f'{{"type_": "contacts", "id_": {SPARE}, "name": "fusebill_id", "value": "8714402"}}'
     steps = (
         (f"set -a; . {env_file}; set +a", "point the commands at this set-up"),
         (f"{shown} send --list", "the events there are samples of"),
-        (f"{shown} send hubspot.contact.linked --record 777 --customer 8714402", ""),
-        (f"{shown} send hubspot.contact.linked --record 778 --customer 8714402", ""),
-        (f"{shown} status", "the second conflicts with the first"),
+        (f"curl {desk}/hubspot/set_property -d '{claim}'", ""),
+        (f"{shown} send hubspot.contact.linked --record {SPARE} --customer 8714402", ""),
+        (f"{shown} status", "somebody else is there already"),
         (f"{shown} dead-letters list", ""),
+        (f"{shown} history 8714402", ""),
         (f"curl {environment['PUBLIC_URL']}/metrics", ""),
     )
     click.echo("\nIt stays up; Ctrl-C ends it. In another terminal, in this folder, try:\n")
     for step, why in steps:
-        click.echo(f"    {step:<42}  # {why}" if why else f"    {step}")
+        click.echo(f"    {step:<44}  # {why}" if why else f"    {step}")
     click.echo("\nWhat the processes say from now on:\n")

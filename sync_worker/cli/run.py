@@ -8,7 +8,7 @@ import threading
 
 import click
 
-from sync_worker import drain, settings, store
+from sync_worker import drain, mode, settings, store
 from sync_worker.celery import BEAT_QUEUE, LIVE_QUEUE, WAKE_PERIOD_SECONDS
 from sync_worker.cli.common import configure_logs
 from sync_worker.domain import Source
@@ -52,6 +52,7 @@ def worker(concurrency: int) -> None:
     configure_logs(current)
     runtime = WorkerRuntime(current)  # a missing key is told here, not by every child again
     _check_store(current)
+    _keep_saying_mode(current)
     stop = threading.Event()
     relief = threading.Thread(
         target=drain.relieve,
@@ -79,6 +80,7 @@ def beat() -> None:
     current = settings.load()
     configure_logs(current)
     _check_store(current)
+    _keep_saying_mode(current)
     log.info("looks for due work every %g s", WAKE_PERIOD_SECONDS)
     scheduler = "sync_worker.beat:WakeScheduler"
     sys.exit(_keep_running("beat", "beat", "--scheduler", scheduler, "--pidfile", ""))
@@ -90,12 +92,27 @@ def _keep_running(name: str, *arguments: str) -> int:
     return Supervisor([child]).run()
 
 
+def _keep_saying_mode(current: Settings) -> None:
+    """Have it known in which mode this process runs, until it ends (B5.9)."""
+    client = store.connect(current.redis_url.get_secret_value())
+    threading.Thread(
+        target=mode.keep_saying,
+        args=(client,),
+        kwargs={"dry_run": current.dry_run, "stop": threading.Event()},
+        name="mode",
+        daemon=True,
+    ).start()
+
+
 def _check_store(current: Settings) -> None:
-    """Refuse a store that may lose changes (B10.1); wait for one that is not there yet."""
+    """Refuse a store that may lose changes (B10.1), or one that others use in the other mode
+    (B5.9); wait for one that is not there yet.
+    """
     client = store.connect(current.redis_url.get_secret_value())
     try:
         for point in store.require_safe(client, allow_unsafe=current.allow_unsafe_redis):
             log.warning("Redis is not safe to hold changes: %s", point)
+        mode.join(client, dry_run=current.dry_run)
     except store.StoreRefused:
         raise
     except store.StoreError as error:

@@ -1,28 +1,48 @@
-"""The tour of `dev`: one signed change of each system, followed from delivery to the customer."""
+"""The tour of `dev`: what happens in each system, followed from the delivery to the customer.
+
+Each step first changes the simulated CRM, as a person there would, and then sends the signed
+webhook that the vendor would send.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import requests
 
-from sync_worker import events, store
+from sync_worker import dead_letters, events, history, store
+from sync_worker.dead_letters import DeadLetter, Filter
+from sync_worker.links import account_of
 from sync_worker.settings import Settings
 from webhooks import samples
 
-CONTACT, COMPANY = "512340077981", "330222354907"
-ACCOUNT, GEOTAB = "0015g00001LwZ3kAAF", "0070441"
+CONTACT, DOUBLE, RIVAL, SPARE = 512340077981, 512340077990, 512340077985, 512340077986
+MERGED = 512340077992
+"""The id that the simulated HubSpot gives to what is left of the first two."""
+COMPANY = 330222354907
+ACCOUNT, BY_HAND = "0015g00001LwZ3kAAF", "0015g00001LwZ4RAAV"
+GEOTAB, MYADMIN_CONTACT = "0070441", 4711
 
 SETTLE_SECONDS = 30
 """Longest wait for a change to be settled: a lost wake-up is sent again within this (B6.7)."""
 
 TIMEOUT_SECONDS = 10
+WIDTH = 88
+"""Sentences are broken to be no wider."""
+
+SYSTEMS = {
+    "hubspot": "HubSpot",
+    "salesforce": "Salesforce",
+    "myadmin": "MyAdmin",
+    "fusebill": "Fusebill",
+}
 
 
 class Stopped(Exception):
@@ -30,93 +50,274 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Deed:
+    """Something done in a simulated system by hand."""
+
+    system: str
+    says: str
+    """In a few words; "" to say nothing of it."""
+    method: str
+    values: Mapping[str, Any]
+    gives: Any = None
+    """What the system must answer; None: anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One delivery, and what must come of it."""
+    """What happens in a CRM, the delivery that tells of it, and what must come of that."""
 
     title: str
+    deeds: tuple[Deed, ...] = ()
     event: str
-    record: str
-    customer: int
-    outcome: str
-    request: str
-    """How the one write to Fusebill begins."""
-    shows: dict[str, Any]
-    """Fields of the customer after it."""
+    record: int | str
+    other: int | str | None = None
+    customer: int = 0
+    outcomes: tuple[str, ...]
+    """Of the change, and of those that it makes possible."""
+    requests: tuple[str, ...] = ()
+    """How the writes to Fusebill begin, in order."""
+    shows: Mapping[int, Mapping[str, Any]]
+    """Fields of customers after it."""
 
+
+def _set(contact: int, value: str) -> Mapping[str, Any]:
+    return {"type_": "contacts", "id_": contact, "name": "fusebill_id", "value": value}
+
+
+PREPARED = (
+    Deed("hubspot", "", "create", {"type_": "contacts", "id_": CONTACT}),
+    Deed("hubspot", "", "create", {"type_": "contacts", "id_": RIVAL}),
+    Deed("hubspot", "", "create", {"type_": "contacts", "id_": SPARE}),
+    Deed("hubspot", "", "create", {"type_": "contacts", "id_": DOUBLE}),
+    Deed("hubspot", "", "create", {"type_": "companies", "id_": COMPANY}),
+)
+"""What is there before the tour."""
+
+LATCH_HUBSPOT = "POST /v1/HubSpot/latchCustomer"
 
 STEPS = (
     Step(
-        "HubSpot contact linked",
-        "hubspot.contact.linked",
-        CONTACT,
-        8714401,
-        "latched",
-        "POST /v1/HubSpot/latchCustomer",
-        {"hubSpotId": int(CONTACT), "hubSpotCompanyId": None},
+        title="HubSpot contact linked; its primary company comes along",
+        deeds=(
+            Deed(
+                "hubspot",
+                f"contact {CONTACT} joins its primary company {COMPANY}",
+                "associate",
+                {"contact": CONTACT, "company": COMPANY, "primary": True},
+            ),
+            Deed(
+                "hubspot",
+                f"fusebill_id of contact {CONTACT} is set to 8714401",
+                "set_property",
+                _set(CONTACT, "8714401"),
+            ),
+        ),
+        event="hubspot.contact.linked",
+        record=CONTACT,
+        customer=8714401,
+        outcomes=("latched",),
+        requests=(LATCH_HUBSPOT,),
+        shows={8714401: {"hubSpotId": CONTACT, "hubSpotCompanyId": COMPANY}},
     ),
     Step(
-        "HubSpot company linked",
-        "hubspot.company.linked",
-        COMPANY,
-        8714401,
-        "latched",
-        "POST /v1/HubSpot/latchCustomer",
-        {"hubSpotId": int(CONTACT), "hubSpotCompanyId": int(COMPANY)},
+        title="HubSpot contact has a new email: of no concern here",
+        deeds=(
+            Deed(
+                "hubspot",
+                f"email of contact {CONTACT} changes",
+                "set_property",
+                {**_set(CONTACT, samples.EMAIL), "name": "email"},
+            ),
+        ),
+        event="hubspot.contact.email",
+        record=CONTACT,
+        outcomes=("ignored",),
+        shows={8714401: {"hubSpotId": CONTACT}},
     ),
     Step(
-        "HubSpot contact unlinked",
-        "hubspot.contact.unlinked",
-        CONTACT,
-        8714401,
-        "unlatched",
-        "POST /v1/HubSpot/latchCustomer",
-        {"hubSpotId": None, "hubSpotCompanyId": int(COMPANY)},
+        title="HubSpot contact merged: the latch moves to the new id",
+        deeds=(
+            Deed(
+                "hubspot",
+                f"contacts {CONTACT} and {DOUBLE} become {MERGED}",
+                "merge",
+                {"type_": "contacts", "primary": CONTACT, "secondary": DOUBLE},
+                gives=MERGED,
+            ),
+        ),
+        event="hubspot.contact.merge",
+        record=MERGED,
+        other=CONTACT,
+        outcomes=("moved",),
+        requests=(LATCH_HUBSPOT,),
+        shows={8714401: {"hubSpotId": MERGED, "hubSpotCompanyId": COMPANY}},
     ),
     Step(
-        "HubSpot company unlinked",
-        "hubspot.company.unlinked",
-        COMPANY,
-        8714401,
-        "unlatched",
-        "POST /v1/HubSpot/UnlatchCustomer/8714401",
-        {"hubSpotId": None, "hubSpotCompanyId": None},
+        title="HubSpot tells that the old id is deleted: the merge explains it",
+        event="hubspot.contact.deletion",
+        record=CONTACT,
+        outcomes=("superseded",),
+        shows={8714401: {"hubSpotId": MERGED, "hubSpotCompanyId": COMPANY}},
     ),
     Step(
-        "Salesforce Account linked",
-        "salesforce.soap.linked",
-        ACCOUNT,
-        8714402,
-        "latched",
-        "POST /v1/Salesforce/Latch",
-        {"salesforceId": ACCOUNT[:15]},
+        title="HubSpot contact moved to another customer: released, then latched",
+        deeds=(
+            Deed(
+                "hubspot",
+                f"fusebill_id of contact {MERGED} is set to 8714402",
+                "set_property",
+                _set(MERGED, "8714402"),
+            ),
+        ),
+        event="hubspot.contact.linked",
+        record=MERGED,
+        customer=8714402,
+        outcomes=("moved",),
+        requests=("POST /v1/HubSpot/UnlatchCustomer/8714401", LATCH_HUBSPOT),
+        shows={
+            8714401: {"hubSpotId": None, "hubSpotCompanyId": None},
+            8714402: {"hubSpotId": MERGED, "hubSpotCompanyId": COMPANY},
+        },
     ),
     Step(
-        "Geotab customer linked",
-        "geotab.linked",
-        GEOTAB,
-        8714403,
-        "latched",
-        "POST /v1/Geotab/LatchCustomer",
-        {"geotabId": GEOTAB},
+        title="Another HubSpot contact claims that customer: held for a person",
+        deeds=(
+            Deed(
+                "hubspot",
+                f"fusebill_id of contact {RIVAL} is set to 8714402",
+                "set_property",
+                _set(RIVAL, "8714402"),
+            ),
+        ),
+        event="hubspot.contact.linked",
+        record=RIVAL,
+        customer=8714402,
+        outcomes=("dead_letter",),
+        shows={8714402: {"hubSpotId": MERGED}},
     ),
     Step(
-        "Geotab customer unlinked",
-        "geotab.unlinked",
-        GEOTAB,
-        8714403,
-        "unlatched",
-        "POST /v1/Geotab/UnlatchCustomer",
-        {"geotabId": None},
+        title="HubSpot contact unlinked: the company stays, and who waited for the place gets it",
+        deeds=(
+            Deed(
+                "hubspot",
+                f"fusebill_id of contact {MERGED} is cleared",
+                "set_property",
+                _set(MERGED, ""),
+            ),
+        ),
+        event="hubspot.contact.unlinked",
+        record=MERGED,
+        outcomes=("unlatched", "latched"),
+        requests=(LATCH_HUBSPOT, LATCH_HUBSPOT),
+        shows={8714402: {"hubSpotId": RIVAL, "hubSpotCompanyId": COMPANY}},
+    ),
+    Step(
+        title="HubSpot company deleted",
+        deeds=(
+            Deed(
+                "hubspot",
+                f"company {COMPANY} goes to the recycling bin",
+                "archive",
+                {"type_": "companies", "id_": COMPANY},
+            ),
+        ),
+        event="hubspot.company.deletion",
+        record=COMPANY,
+        outcomes=("unlatched",),
+        requests=(LATCH_HUBSPOT,),
+        shows={8714402: {"hubSpotId": RIVAL, "hubSpotCompanyId": None}},
+    ),
+    Step(
+        title="Salesforce Account linked",
+        deeds=(
+            Deed(
+                "salesforce",
+                f"Fusebill_Id__c of Account {ACCOUNT} is set to 8714403",
+                "put",
+                {"id_": ACCOUNT, "Fusebill_Id__c": "8714403"},
+            ),
+        ),
+        event="salesforce.soap.linked",
+        record=ACCOUNT,
+        customer=8714403,
+        outcomes=("latched",),
+        requests=("POST /v1/Salesforce/Latch",),
+        shows={8714403: {"salesforceId": ACCOUNT[:15]}},
+    ),
+    Step(
+        title="Salesforce Account that was latched by hand changes: its latch is left alone",
+        deeds=(
+            Deed(
+                "fusebill",
+                f"somebody latches Account {BY_HAND} to customer 8714404",
+                "customers/8714404",
+                {"salesforceId": BY_HAND[:15]},
+            ),
+            Deed(
+                "salesforce",
+                "its name changes; its Fusebill_Id__c is empty",
+                "put",
+                {"id_": BY_HAND, "Name": "Larkfield Tools"},
+            ),
+        ),
+        event="salesforce.soap.touched",
+        record=BY_HAND,
+        outcomes=("unchanged",),
+        shows={8714404: {"salesforceId": BY_HAND[:15]}},
+    ),
+    Step(
+        title="Geotab customer linked",
+        deeds=(
+            Deed(
+                "myadmin",
+                f"an active contact gets the id {GEOTAB}",
+                "set",
+                {"contact_id": MYADMIN_CONTACT, "reseller_customer_id": GEOTAB},
+            ),
+        ),
+        event="geotab.linked",
+        record=GEOTAB,
+        customer=8714405,
+        outcomes=("latched",),
+        requests=("POST /v1/Geotab/LatchCustomer",),
+        shows={8714405: {"geotabId": GEOTAB}},
+    ),
+    Step(
+        title="Geotab customer unlinked",
+        deeds=(
+            Deed(
+                "myadmin",
+                "that contact becomes inactive",
+                "deactivate",
+                {"contact_id": MYADMIN_CONTACT},
+            ),
+        ),
+        event="geotab.unlinked",
+        record=GEOTAB,
+        customer=8714405,
+        outcomes=("unlatched",),
+        requests=("POST /v1/Geotab/UnlatchCustomer",),
+        shows={8714405: {"geotabId": None}},
     ),
 )
 
+REMEMBERED = 8714401
+"""The customer whose history is shown at the end."""
+
+_Row = tuple[str, str]
+_T = TypeVar("_T")
+
 
 class Tour:
-    """Walks through the steps against a running set-up with a simulated Fusebill."""
+    """Walks through the steps against a running set-up with a simulated Fusebill and CRMs.
 
-    def __init__(self, settings: Settings, receiver: str) -> None:
+    `desk` is the address of the desk of `simulators.crms`.
+    """
+
+    def __init__(self, settings: Settings, receiver: str, desk: str) -> None:
         self._settings = settings
         self._receiver = receiver
+        self._desk = desk
         self._redis = store.connect(settings.redis_url.get_secret_value())
         self._fusebill = settings.fusebill_base_url
         self._place = "-"
@@ -125,37 +326,50 @@ class Tour:
     def run(self) -> None:
         """Walk through all steps, then send each delivery once more. Raises Stopped."""
         with self._http, contextlib.closing(self._redis):
+            for deed in PREPARED:
+                self._do(deed)
             sent = [self._walk(number, step) for number, step in enumerate(STEPS, start=1)]
             self._send_again(sent)
+            self._tell_history()
 
     def _walk(self, number: int, step: Step) -> samples.SampleRequest:
+        click.secho(f"{number}. {step.title}", bold=True)
+        for deed in step.deeds:
+            self._do(deed)
         seen = self._last_call()
         made = samples.build(
             step.event,
             self._settings,
             now=time.time(),
-            record_id=step.record,
+            record_id=str(step.record),
+            other_id=None if step.other is None else str(step.other),
             customer_id=str(step.customer),
         )
-        click.secho(f"{number}. {step.title}", bold=True)
         answer = self._deliver(made)
-        event = self._settled()
+        settled = [self._settled() for _ in step.outcomes]
         calls = self._calls(seen)
-        customer = self._customer(step.customer)
-        fields = ", ".join(f"{name} {json.dumps(customer.get(name))}" for name in step.shows)
-        rows = [
-            ("delivery", f"POST {_masked(made.path)} → {answer}"),
-            *(("Fusebill", f"{_request(call)} → {call['status']}") for call in calls),
-            ("outcome", f"{event.outcome}: {event.detail}"),
-            ("customer", f"{step.customer}: {fields}"),
-        ]
+        held = [event for event in settled if event.outcome == "dead_letter"]
+        letters = [letter for event in held for letter in self._letters(event)]
+        fields = {customer: self._fields(customer, names) for customer, names in step.shows.items()}
+        rows: list[_Row] = [(SYSTEMS[deed.system], deed.says) for deed in step.deeds]
+        rows.append(("delivery", f"POST {_masked(made.path)} → {answer}"))
+        rows += [("Fusebill", f"{_request(call)} → {call['status']}") for call in calls]
+        rows += [("outcome", f"{event.outcome}: {event.detail}") for event in settled[:1]]
+        rows += [("then", f"{_short(e.record)} {e.outcome}: {e.detail}") for e in settled[1:]]
+        for letter in letters:
+            rows += [("dead letter", f"{letter.reason}: {letter.message}")]
+            rows += [("next step", letter.next_step)]
+        rows += [("customer", f"{customer}: {_said(found)}") for customer, found in fields.items()]
         _print(rows)
         writes = [_request(call) for call in calls if call["method"] != "GET"]
-        _expect(step, event.outcome == step.outcome, f"it ended {event.outcome}")
-        _expect(step, len(writes) == 1, f"{len(writes)} writes were made")
-        _expect(step, writes[0].startswith(step.request), f"the write was {writes[0]}")
-        wrong = {name: customer.get(name) for name in step.shows} != step.shows
-        _expect(step, not wrong, f"the customer then had {fields}")
+        as_meant = len(writes) == len(step.requests) and all(
+            map(str.startswith, writes, step.requests)
+        )
+        outcomes = tuple(event.outcome for event in settled)
+        _expect(step, outcomes == step.outcomes, f"it ended {', '.join(outcomes)}")
+        _expect(step, as_meant, f"these writes were made: {', '.join(writes) or 'none'}")
+        _expect(step, fields == step.shows, f"the customers then were {fields}")
+        _expect(step, len(letters) == len(held), f"{len(letters)} dead letters were there")
         return made
 
     def _send_again(self, sent: Sequence[samples.SampleRequest]) -> None:
@@ -172,6 +386,26 @@ class Tour:
         _print(rows)
         if duplicates != len(sent) or writes:
             raise Stopped("sending every delivery again should have made no write")
+
+    def _tell_history(self) -> None:
+        """Who held what of one customer (`sync-worker history`)."""
+        click.secho(f"{len(STEPS) + 2}. The history of customer {REMEMBERED}", bold=True)
+        turns = history.of_customer(self._redis, account_of(self._fusebill), REMEMBERED)
+        for turn in turns:
+            change = f"{turn.before or '-'} → {turn.after or '-'}"
+            why = f"change {turn.change} of {turn.record}" if turn.by == "us" else turn.by
+            click.echo(f"   {turn.at[11:-1]}  {turn.slot:<16} {change:<28} {why}")
+        if [turn.by for turn in turns].count("us") < 2:
+            raise Stopped(f"the history of customer {REMEMBERED} should have told of these changes")
+
+    def _do(self, deed: Deed) -> None:
+        if deed.system == "fusebill":
+            url, ask = f"{self._fusebill}/_simulator/{deed.method}", self._http.patch
+        else:
+            url, ask = f"{self._desk}/{deed.system}/{deed.method}", self._http.post
+        answer = ask(url, json=dict(deed.values), timeout=TIMEOUT_SECONDS)
+        if not answer.ok or deed.gives not in (None, answer.json()):
+            raise Stopped(f"the simulated {SYSTEMS[deed.system]} answered {answer.text}")
 
     def _deliver(self, made: samples.SampleRequest) -> str:
         answer = self._http.request(
@@ -198,6 +432,9 @@ class Tour:
 
         return _await(newest, "the change was not settled")
 
+    def _letters(self, event: events.Event) -> list[DeadLetter]:
+        return list(dead_letters.find(self._redis, Filter(record=event.record)))
+
     def _counted(self, metric: str) -> int:
         return int(self._redis.hget("sw:count", metric) or 0)
 
@@ -208,8 +445,9 @@ class Tour:
         calls: list[dict[str, Any]] = self._simulator("calls", since=seen)["calls"]
         return calls
 
-    def _customer(self, customer_id: int) -> dict[str, Any]:
-        return self._simulator(f"customers/{customer_id}")
+    def _fields(self, customer_id: int, names: Mapping[str, Any]) -> dict[str, Any]:
+        customer = self._simulator(f"customers/{customer_id}")
+        return {name: customer.get(name) for name in names}
 
     def _simulator(self, what: str, **params: int) -> dict[str, Any]:
         answer = self._http.get(
@@ -220,12 +458,16 @@ class Tour:
         return answered
 
 
-def _print(rows: Sequence[tuple[str, str]]) -> None:
+def _print(rows: Iterable[_Row]) -> None:
     for name, text in rows:
-        click.echo(f"   {name:<12}{text}")
+        sentence = name in ("dead letter", "next step")
+        first, *more = textwrap.wrap(text, WIDTH, break_on_hyphens=False) if sentence else [text]
+        click.echo(f"   {name:<12}{first}")
+        for line in more:
+            click.echo(f"   {'':<12}{line}")
 
 
-def _await(look: Callable[[], events.Event | None], otherwise: str) -> events.Event:
+def _await(look: Callable[[], _T | None], otherwise: str) -> _T:
     deadline = time.monotonic() + SETTLE_SECONDS
     while time.monotonic() < deadline:
         found = look()
@@ -237,7 +479,19 @@ def _await(look: Callable[[], events.Event | None], otherwise: str) -> events.Ev
 
 def _expect(step: Step, met: bool, instead: str) -> None:  # noqa: FBT001 - a condition
     if not met:
-        raise Stopped(f"“{step.title}” should have {step.outcome} the record, but {instead}")
+        raise Stopped(
+            f"“{step.title}” should have ended {' and '.join(step.outcomes)}, but {instead}"
+        )
+
+
+def _said(fields: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {json.dumps(value)}" for name, value in fields.items())
+
+
+def _short(mailbox: str) -> str:
+    """A record in two words: its type and id."""
+    _, _, type_, id_ = mailbox.split(":", 3)
+    return f"{type_} {id_}"
 
 
 def _masked(path: str) -> str:

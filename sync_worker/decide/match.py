@@ -1,26 +1,29 @@
-"""Which customers must be read to decide what is wanted (B4.1, the part for explicit ids)."""
+"""The ways to find a record's customer other than its explicit id (B4.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
-
-from sync_worker.decide.fold import Latch, Wanted
 
 Link = Literal["holds", "released", "gone"]
 """What the link index says of a customer and a record: it holds it; it held it until we released
 it; or until somebody else took it away, who may have put it anywhere."""
 
 
-def customers_to_read(wanted: Wanted, known: Mapping[int, Link]) -> set[int]:
-    """The customer that is named, and those the link index says hold the record.
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Ask Fusebill for the customers that have this reference or email (B4.1)."""
 
-    Where none holds it any more, the ones that did are read: an unlink that is true already is
-    told by them.
-    """
-    holding = {customer for customer, link in known.items() if link == "holds"}
-    if isinstance(wanted, Latch):
-        return {wanted.customer_id} | holding
-    if wanted.only is not None:
-        return {wanted.only}
-    return holding or set(known)
+    kind: str
+    """`reference` or `email`."""
+    value: str
+
+
+def any_of(links: list[dict[int, Link]]) -> dict[int, Link]:
+    """What the index says of several ids of one record: whoever holds one of them holds it."""
+    rank: dict[Link, int] = {"released": 0, "gone": 1, "holds": 2}
+    merged: dict[int, Link] = {}
+    for one in links:
+        for customer, link in one.items():
+            merged[customer] = max(merged.get(customer, link), link, key=rank.__getitem__)
+    return merged

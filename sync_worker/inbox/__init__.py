@@ -17,12 +17,23 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
                                         failures        steps of the retry schedule used up
                                         attempts        the calls made so far, JSON
                                         urgent          a link or existence change came meanwhile
-    sw:mark:MAILBOX             hash    of a record, for as long as there is a store (B3.8):
-                                        ASPECT          newest occurred_at decided
-                                        claim           "=" and the last value of its link field
-                                        ended           when it was last deleted
+                                        replayed_at     when a replay put changes back
+                                        refused_at      when a latch was refused that only a
+                                                        sweep can explain (B4.5)
+                                        brake           held, approved or discarded (B5.10)
+                                        undo            how to put back what a plan let go of
+    sw:mark:MAILBOX             hash    of a record, for as long as there is a store (B3.8): the
+                                        fields of domain.Marks (`primary` is its company);
+                                        ASPECT is a watermark, ASPECT:done what was decided for
+                                        good at it
+    sw:alias:MAILBOX            string  mailbox of the record it was merged into; expires (B3.12)
+    sw:merged:MAILBOX           set     mailboxes of what was merged into a record; expires
+    sw:definitions              set     Salesforce message definitions seen carrying the link field
     sw:lease:CUSTOMER           string  token of the mailbox that works on the customer; expires
     sw:suspect:CUSTOMER         string  token of a write that is not answered; expires (B5.3)
+    sw:intent:CUSTOMER          string  the write sent last, for the history; expires, JSON
+    sw:releases                 zset    release -> when it was made, for an hour (B5.10)
+    sw:held, sw:held:seq        hash    mailbox -> the release that the brake holds, JSON
     sw:seen:PERIOD              set     identities accepted in a third of DEDUPE_HOURS; expires
     sw:audit                    stream  one line per settled change, for AUDIT_DAYS (B10.2)
     sw:count                    hash    METRIC or METRIC|LABEL -> how many, ever
@@ -33,10 +44,20 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
     sw:dead:ID                  hash    the dead letter
     sw:dead:ID:changes          hash    its changes, as in sw:box
     sw:dead:ID:attempts         list    the calls that were made for it, JSON
-    sw:customer:ACCOUNT:ID      hash    slot -> record id, as last seen, and `at` in microseconds
+    sw:blocked:SLOT:CUSTOMER    set     conflicts to judge again when that slot is free
+    sw:would                    hash    number -> "OUTCOME|MAILBOX|stored", of dry runs (B5.9)
+    sw:would:of:MAILBOX|ASPECT  zset    number -> occurred_at, of those
+    sw:customer:ACCOUNT:ID      hash    slot -> record id, as last seen; `at` in microseconds;
+                                        replaced:SLOT, when a record was displaced there last
+    sw:history:ACCOUNT:ID       list    who held what, since when and why, JSON
+    sw:index:ACCOUNT            hash    `links`: how many are known
+    sw:sweep:ACCOUNT            hash    the last sweep of all customers, and the one that runs
+    sw:sweep:waiting            zset    mailbox -> since when it waits for one (B4.5)
+    sw:sweep:lease              string  token of the one that sweeps; expires
     sw:link:ACCOUNT:SLOT:ID     hash    customer -> "holds", "released" by us, or
                                         "gone" by another hand (links.py)
     sw:fusebill:limits          string  the rate limits last told by Fusebill, JSON
+    sw:mode:dry, sw:mode:live   string  a process runs in that mode; expires (B5.9)
     sw:probe                    string  written by /readyz to find out whether writing works
 
 Celery's own keys begin with `sw:celery:`.
@@ -49,6 +70,8 @@ from sync_worker.inbox.inbox import (
     Burial,
     Claim,
     Inbox,
+    Intent,
+    Joined,
     LeaseLost,
     Settlement,
     Suspect,
@@ -61,6 +84,8 @@ __all__ = [
     "Burial",
     "Claim",
     "Inbox",
+    "Intent",
+    "Joined",
     "LeaseLost",
     "Settlement",
     "Suspect",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 
-from sync_worker.domain import Attempt, Change, Pending
+from sync_worker.domain import Aspect, Attempt, Change, Marks, Pending
 
 VERSION = b"1"
 """Raised when an older worker could not read what a newer one writes."""
@@ -66,3 +67,59 @@ def decode_attempt(text: str) -> Attempt:
 def decode_attempts(text: str | None) -> list[Attempt]:
     """Read `encode_attempts` back; nothing stored is no attempts."""
     return _attempts.decode(text) if text else []
+
+
+def decode_marks(stored: dict[str, str]) -> Marks:
+    """What is remembered of a record, from the fields of its hash."""
+    fields = {
+        name: read(stored[kept_as])
+        for name, (kept_as, read, _) in _MARKS.items()
+        if kept_as in stored
+    }
+    done = {a: frozenset(stored[f"{a}:done"].split()) for a in Aspect if f"{a}:done" in stored}
+    return Marks(
+        watermarks={aspect: int(stored[aspect]) for aspect in Aspect if aspect in stored},
+        done=done,
+        **fields,
+    )
+
+
+def changed_marks(before: Marks, after: Marks) -> tuple[list[str], list[str]]:
+    """Flat field, value, ... to set, and the fields to remove."""
+    old, new = _encode_marks(before), _encode_marks(after)
+    changed = [part for item in new.items() if old.get(item[0]) != item[1] for part in item]
+    return changed, [name for name in old if name not in new]
+
+
+def _encode_marks(marks: Marks) -> dict[str, str]:
+    fields = {str(aspect): str(at) for aspect, at in marks.watermarks.items()}
+    fields |= {f"{aspect}:done": " ".join(sorted(ids)) for aspect, ids in marks.done.items() if ids}
+    for name, (kept_as, _, write) in _MARKS.items():
+        value = getattr(marks, name)
+        if value is not None and value is not False:
+            fields[kept_as] = write(value)
+    return fields
+
+
+def _brought(text: str) -> tuple[str, int]:
+    company, _, customer = text.partition("@")
+    return company, int(customer)
+
+
+_text: tuple[Callable[[str], Any], Callable[[Any], str]] = (
+    lambda text: text.removeprefix("="),
+    lambda value: f"={value}",
+)
+"""A value that may be empty, which is not the same as none."""
+_number: tuple[Callable[[str], Any], Callable[[Any], str]] = (int, str)
+
+_MARKS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str]]] = {
+    "claim": ("claim", *_text),
+    "shown": ("shown", bool, lambda _: "1"),
+    "home": ("home", *_text),
+    "ended_at": ("ended_at", *_number),
+    "ended_on": ("ended_on", *_number),
+    "company": ("primary", *_text),
+    "brought": ("brought", _brought, lambda value: f"{value[0]}@{value[1]}"),
+}
+"""The field that each is kept in: not `company`, which is that aspect's watermark."""

@@ -13,17 +13,19 @@ import redis
 
 from sync_worker.domain import (
     DECIDED,
+    IN_DRY_RUN,
     SATISFIED,
     URGENT_ASPECTS,
     Aspect,
     Attempt,
     Change,
     Kind,
+    Marks,
     Outcome,
     Pending,
     Reason,
+    Record,
     Source,
-    claimed_value,
 )
 from sync_worker.inbox import codec, scripts
 from sync_worker.settings import Settings
@@ -38,11 +40,14 @@ under the 30 s in which due work must be woken (B6.7)."""
 KEPT_ATTEMPTS = 50
 """Calls kept of one mailbox: the whole retry schedule with room to spare."""
 
-CLAIM = "claim"
-"""The field of `sw:mark` that holds the last value of the link field, behind a `=`."""
+FREED_BY_OTHERS = frozenset({Reason.CONFLICT, Reason.UNLATCH_UNSUPPORTED})
+"""Dead letters that are judged again once the slot that is in the way is seen to be free."""
 
-ENDED = "ended"
-"""The field of `sw:mark` that holds when the record was last deleted."""
+ALIAS_MS = 100 * 24 * HOUR_MS
+"""How long the ids that were merged into a record are remembered to be it (B3.12)."""
+
+HELD_SECONDS = 3600.0
+"""How soon a mailbox that the brake holds is looked at again; approving wakes it."""
 
 UNREADABLE_SECONDS = 60
 """How soon a mailbox that only a newer version can read is looked at again (B10.5)."""
@@ -75,6 +80,27 @@ class Undecoded:
 
 
 @dataclass(frozen=True, slots=True)
+class Intent:
+    """A write that is about to be sent: what the history says once it is seen to have arrived."""
+
+    customer: int
+    because: str
+    """The mailbox and the number of the change that brought it about."""
+    slots: dict[str, str]
+    """What each slot will hold, "" for nothing."""
+    replaces: frozenset[str] = frozenset()
+    """The slots in which another record is displaced (B5.5)."""
+    undo: str = ""
+    """How to put back what the plan lets go of (B5.2)."""
+
+    def as_json(self) -> str:
+        """As the store keeps it."""
+        replaces = dict.fromkeys(self.replaces, True)
+        form = {"because": self.because, "slots": self.slots, "replaces": replaces}
+        return msgspec.json.encode(form).decode()
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """What became of a request's changes."""
 
@@ -85,21 +111,55 @@ class Accepted:
 
 
 @dataclass(slots=True)
+class Joined:
+    """A mailbox held beside the one that was claimed, with what it held at that moment."""
+
+    mailbox: str
+    pending: list[Pending]
+    marks: Marks
+    merged: tuple[str, ...]
+    """The mailboxes of all that was merged into the record that is left."""
+    survivor: str
+    """The mailbox of the record that is left; its own if the record was not merged."""
+    due_before: str
+    """When it was due, in ms; "" if it was empty."""
+
+
+@dataclass(slots=True)
 class Claim:
     """A mailbox held by this worker, with what it held at that moment."""
 
     mailbox: str
     token: str
-    pending: list[Pending]
-    failures: int
-    attempts: list[Attempt]
-    watermarks: dict[Aspect, int]
-    last_claim: str | None
-    """The last value of the link field: "" if it was empty, None if none was ever stored."""
-    ended_at: int | None
-    """When the record was last deleted, as far as that was decided."""
+    pending: list[Pending] = field(default_factory=list)
+    marks: Marks = field(default_factory=Marks)
+    now: int = 0
+    """The store's clock at that moment, in ms."""
+    failures: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
+    survivor: str = ""
+    """The mailbox of the record that is left; its own if the record was not merged."""
+    merged: tuple[str, ...] = ()
+    """The mailboxes of all that was merged into that."""
+    definitions: frozenset[str] = frozenset()
+    """Salesforce message definitions that were seen carrying the link field (B3.2)."""
+    replayed_at: int = 0
+    """When a replay put changes back (ms); 0 if none did."""
+    refused_at: int = 0
+    """When Fusebill refused a latch that only a sweep can explain (ms); 0 if it did not."""
+    brake: str = ""
+    """`held`, `approved` or `discarded` where the brake has a say (B5.10)."""
+    undo: str = ""
+    """How to put back what an earlier try let go of (B5.2)."""
     customers: tuple[int, ...] = _NO_CUSTOMERS
     """The customers that are leased with it."""
+    joined: dict[str, Joined] = field(default_factory=dict)
+    """The mailboxes that are leased with it."""
+
+    @property
+    def mailboxes(self) -> list[str]:
+        """Every mailbox that is held, the one that was claimed first."""
+        return [self.mailbox, *self.joined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +171,7 @@ class Verdict:
     detail: str = ""
     customers: tuple[int, ...] = _NO_CUSTOMERS
     unmet: bool = False
-    """It is settled although the record's claim is not true: older dead letters stay open."""
+    """It is settled although what it says is not true: older dead letters stay open."""
 
     @property
     def satisfies(self) -> bool:
@@ -130,18 +190,28 @@ class Burial:
     pending: tuple[Pending, ...]
     customers: tuple[int, ...] = _NO_CUSTOMERS
     attempts: tuple[Attempt, ...] = ()
-    evidence: bool = False
-    """The link field was known to have changed (B3.7); a replay must still know."""
+    mailbox: str | None = None
+    """The record's, where its changes came under a merged id; None: that of the changes."""
 
 
 @dataclass(slots=True)
 class Settlement:
-    """The end of a convergence: every claimed change is in exactly one list."""
+    """The end of a convergence: every claimed change is in at most one list, and what is in none
+    stays in its mailbox.
+    """
 
     verdicts: list[Verdict] = field(default_factory=list)
     burials: list[Burial] = field(default_factory=list)
     answer_lost: bool = False
     """The last write was not answered: its customer stays suspect (B5.3)."""
+    satisfied: dict[str, set[Aspect]] = field(default_factory=dict)
+    """Mailbox -> the aspects that are true now; one that is not named: as its verdicts tell."""
+    marks: dict[str, Marks] = field(default_factory=dict)
+    """Mailbox -> what is to be remembered of its record."""
+    dry_run: bool = False
+    """Nothing is written, and what would have been is kept (B5.9)."""
+    later: float = 0
+    """Seconds until what stays in the mailbox is due again."""
 
     def all_verdicts(self) -> Iterable[Verdict]:
         """The outcomes, those of buried changes included."""
@@ -179,6 +249,9 @@ class Inbox:
         self._settle = scripts.load(client, "settle")
         self._postpone = scripts.load(client, "postpone")
         self._wake = scripts.load(client, "wake")
+        self._join = scripts.load(client, "join")
+        self._brake = scripts.load(client, "brake")
+        self._merge = scripts.load(client, "merge")
 
     @classmethod
     def of(cls, client: redis.Redis, settings: Settings) -> Inbox:
@@ -215,6 +288,9 @@ class Inbox:
                 letters,
                 _flat(reconcile),
                 _flat(counts),
+                _merges(changes),
+                ALIAS_MS,
+                _definitions(changes),
             ]
         )
         with store_errors():
@@ -232,27 +308,64 @@ class Inbox:
             answer = self._claim(args=[mailbox, token, self._lease_ms])
         if answer[0] != "claimed":
             return None
-        claim = Claim(mailbox, token, [], 0, [], {}, None, None)
+        claim = Claim(mailbox, token, now=int(answer[1]))
         try:
-            _read_claim(claim, *(_pairs(part) for part in answer[2:]))
+            _read_claim(claim, answer)
         except codec.NewerFormat:
             self.postpone(claim, seconds=UNREADABLE_SECONDS, failures=claim.failures)
             raise
         return claim
 
-    def hold(
-        self, claim: Claim, customers: Iterable[int], *, to_write: int | None = None
-    ) -> int | None:
-        """Take or renew the lease of the mailbox and of these customers, all or none (B5.3).
+    def join(self, claim: Claim, mailboxes: Iterable[str]) -> bool:
+        """Hold further mailboxes beside the claimed one, due or not, all or none (B5.3).
 
-        `to_write` is the customer that is written next; it is suspect until the answer is there.
+        False while another worker holds one of them. Raises LeaseLost, and codec.NewerFormat
+        with all of them held.
+        """
+        wanted = [one for one in mailboxes if one not in claim.mailboxes]
+        if not wanted:
+            return True
+        with store_errors():
+            answer = self._join(args=[claim.mailbox, claim.token, self._lease_ms, *wanted])
+        if answer[0] == "lost":
+            raise LeaseLost(claim.mailbox)
+        if answer[0] == "busy":
+            return False
+        for mailbox, due, box, _work, marks, survivor, merged in answer[2:]:
+            joined = Joined(mailbox, [], Marks(), tuple(merged), survivor, due)
+            claim.joined[mailbox] = joined
+            joined.pending = _read_box(mailbox, _pairs(box))
+            joined.marks = _read_marks(mailbox, _pairs(marks))
+        return True
+
+    def note_merge(self, merged: Record, survivor: Record) -> None:
+        """Remember that a record was merged into another, as its CRM says (B3.12)."""
+        with store_errors():
+            self._merge(args=[merged.mailbox, survivor.mailbox, ALIAS_MS])
+
+    def hold(
+        self, claim: Claim, customers: Iterable[int], *, to_write: Intent | None = None
+    ) -> int | None:
+        """Take or renew the leases of the mailboxes and of these customers, all or none (B5.3).
+
+        `to_write` is the write that comes next; its customer is suspect until the answer is there.
         Gives the store's clock in microseconds, or None while another mailbox holds one of the
         customers. Raises LeaseLost.
         """
         wanted = tuple(sorted(customers))
-        fixed = [claim.mailbox, claim.token, self._lease_ms, self._late_write_ms, to_write or ""]
+        write = [str(to_write.customer), to_write.as_json(), to_write.undo] if to_write else []
+        packed = _pack(
+            [
+                claim.mailboxes,
+                claim.token,
+                self._lease_ms,
+                self._late_write_ms,
+                [str(one) for one in wanted],
+                write,
+            ]
+        )
         with store_errors():
-            held = self._hold(args=[*fixed, *wanted])
+            held = self._hold(args=[packed])
         if held == -1:
             raise LeaseLost(claim.mailbox)
         if held == 0:
@@ -260,27 +373,42 @@ class Inbox:
         claim.customers = wanted
         return int(held)
 
-    def settle(self, claim: Claim, settlement: Settlement) -> int:
-        """Give the claimed changes their outcomes and let go of the mailbox (B6.8).
+    def brake(self, claim: Claim, releases: Sequence[tuple[int, str]], *, limit: int) -> bool:
+        """Count releases against the brake; False if they are held until approved (B5.10).
 
-        Gives the number of changes that came meanwhile. Raises LeaseLost; raises Suspect, with
-        nothing settled, while an unanswered write may yet land on one of the customers (B5.3).
+        Raises LeaseLost.
+        """
+        record = claim.pending[0].change.record if claim.pending else None
+        held = {
+            "record": claim.survivor,
+            "customer_id": releases[0][0],
+            "slot": record.slot if record else "",
+        }
+        names = [f"{claim.mailbox}|{customer}|{id_}" for customer, id_ in releases]
+        fixed = [claim.mailbox, claim.token, limit, msgspec.json.encode(held).decode()]
+        with store_errors():
+            allowed = self._brake(args=[*fixed, *names])
+        if allowed == -1:
+            raise LeaseLost(claim.mailbox)
+        return bool(allowed)
+
+    def settle(self, claim: Claim, settlement: Settlement) -> int:
+        """Give the claimed changes their outcomes and let go of the mailboxes (B6.8).
+
+        Gives the number of changes that the claimed one still holds. Raises LeaseLost; raises
+        Suspect, with nothing settled, while an unanswered write may yet land on one of the
+        customers (B5.3).
         """
         verdicts = list(settlement.all_verdicts())
-        satisfied = {v.pending.change.aspect for v in verdicts if v.satisfies}
-        buried = {burial.aspect for burial in settlement.burials}
-        ended = {v.pending.change.aspect for v in verdicts} - satisfied - buried
         packed = _pack(
             [
-                [_audit_line(verdict) for verdict in verdicts],
-                _marks(claim, verdicts),
-                sorted(satisfied),
-                sorted(ended),
-                [_letter(claim.mailbox, burial) for burial in settlement.burials],
+                [_box(claim, settlement, mailbox, verdicts) for mailbox in claim.mailboxes],
+                [_letter(burial) for burial in settlement.burials],
                 [str(customer) for customer in claim.customers],
                 list(Reason),
                 _flat(Counter(f"settled|{verdict.outcome}" for verdict in verdicts)),
                 settlement.answer_lost,
+                max(0, round(settlement.later * 1000)),
             ]
         )
         with store_errors():
@@ -294,18 +422,35 @@ class Inbox:
         return int(left)
 
     def postpone(
-        self, claim: Claim, *, seconds: float, failures: int, answer_lost: bool = False
+        self,
+        claim: Claim,
+        *,
+        seconds: float,
+        failures: int,
+        answer_lost: bool = False,
+        notes: Mapping[str, str] | None = None,
     ) -> None:
         """Put the mailbox back for later, with `failures` steps of the schedule used up.
 
-        `answer_lost` tells that a write was sent and not answered. Raises LeaseLost.
+        `answer_lost` tells that a write was sent and not answered; `notes` are fields of `sw:work`
+        to set, or with "" to remove. Raises LeaseLost.
         """
-        attempts = codec.encode_attempts(claim.attempts[-KEPT_ATTEMPTS:])
-        delay = max(0, round(seconds * 1000))
-        lost = "1" if answer_lost else ""
-        fixed = [claim.mailbox, claim.token, delay, failures, attempts, lost]
+        packed = _pack(
+            [
+                claim.mailbox,
+                claim.token,
+                max(0, round(seconds * 1000)),
+                failures,
+                codec.encode_attempts(claim.attempts[-KEPT_ATTEMPTS:]),
+                answer_lost,
+                [str(customer) for customer in claim.customers],
+                [part for one in claim.joined.values() for part in (one.mailbox, one.due_before)],
+                WAKE_GRACE_MS,
+                _flat(notes),
+            ]
+        )
         with store_errors():
-            due = self._postpone(args=[*fixed, *claim.customers])
+            due = self._postpone(args=[packed])
         if due == -1:
             raise LeaseLost(claim.mailbox)
 
@@ -329,21 +474,49 @@ class Inbox:
             return list(self._wake(args=[limit, WAKE_GRACE_MS]))
 
 
-def _read_claim(
-    claim: Claim, box: dict[str, str], work: dict[str, str], marks: dict[str, str]
-) -> None:
+def _read_claim(claim: Claim, answer: list[Any]) -> None:
     """Fill a claim from the store. Raises codec.NewerFormat for what this version cannot read."""
+    box, work, marks = (_pairs(part) for part in answer[2:5])
     with codec.newer_format(claim.mailbox):
         claim.failures = int(work.get("failures", 0))
         claim.attempts = codec.decode_attempts(work.get("attempts"))
-        known = {aspect: marks[aspect] for aspect in Aspect if aspect in marks}
-        claim.watermarks = {aspect: int(at) for aspect, at in known.items()}
-        claim.last_claim = marks[CLAIM].removeprefix("=") if CLAIM in marks else None
-        claim.ended_at = int(marks[ENDED]) if ENDED in marks else None
-        claim.pending = [
+        claim.replayed_at = int(work.get("replayed_at", 0))
+        claim.refused_at = int(work.get("refused_at", 0))
+    claim.brake, claim.undo = work.get("brake", ""), work.get("undo", "")
+    claim.survivor, claim.merged = answer[5], tuple(answer[6])
+    claim.definitions = frozenset(answer[7])
+    claim.marks = _read_marks(claim.mailbox, marks)
+    claim.pending = _read_box(claim.mailbox, box)
+
+
+def _read_box(mailbox: str, box: dict[str, str]) -> list[Pending]:
+    with codec.newer_format(mailbox):
+        return [
             codec.decode_pending(seq, stored)
             for seq, stored in sorted(box.items(), key=lambda item: int(item[0]))
         ]
+
+
+def _read_marks(mailbox: str, stored: dict[str, str]) -> Marks:
+    with codec.newer_format(mailbox):
+        return codec.decode_marks(stored)
+
+
+def _definitions(changes: Iterable[Change]) -> list[str]:
+    """The Salesforce message definitions that are seen carrying the link field (B3.2)."""
+    carrying = (one for one in changes if one.aspect is Aspect.LINK and not one.left_out)
+    return sorted({one.definition for one in carrying if one.definition})
+
+
+def _merges(changes: Iterable[Change]) -> list[str]:
+    """Flat: mailbox of a record that was merged, mailbox of the one that is left, ..."""
+    flat: list[str] = []
+    for change in changes:
+        if change.kind is Kind.MERGED:
+            for merged in change.merged_ids:
+                record = msgspec.structs.replace(change.record, id=merged)
+                flat += (record.mailbox, change.record.mailbox)
+    return flat
 
 
 def _flat(mapping: Mapping[Any, Any] | None) -> list[Any]:
@@ -366,33 +539,69 @@ def _undecoded_letter(item: Undecoded) -> dict[str, object]:
         "next_step": "Mend what the sender sends and have it send this again.",
         "customer_ids": "[]",
         "attempts": [],
-        "evidence": "0",
         "change": f"raw:{stored}",
     }
 
 
-def _letter(mailbox: str, burial: Burial) -> dict[str, object]:
+def _letter(burial: Burial) -> dict[str, object]:
+    record = burial.pending[0].change.record
+    blocked_by = []
+    if burial.reason in FREED_BY_OTHERS:
+        blocked_by = [f"{record.slot}:{customer}" for customer in burial.customers]
     return {
         "reason": burial.reason,
         "aspect": burial.aspect,
-        "mailbox": mailbox,
-        "source": burial.pending[0].change.record.source,
+        "mailbox": burial.mailbox or record.mailbox,
+        "source": record.source,
         "message": burial.message,
         "next_step": burial.next_step,
         "customer_ids": msgspec.json.encode(burial.customers).decode(),
         "attempts": [codec.encode_attempt(one) for one in burial.attempts],
-        "evidence": str(int(burial.evidence)),
-        "seqs": [str(pending.seq) for pending in burial.pending],
+        "changes": [
+            part
+            for pending in burial.pending
+            for part in (pending.change.record.mailbox, str(pending.seq))
+        ],
+        "blocked_by": blocked_by,
     }
 
 
-def _audit_line(verdict: Verdict) -> list[str]:
+def _box(
+    claim: Claim, settlement: Settlement, mailbox: str, verdicts: Iterable[Verdict]
+) -> list[object]:
+    """What becomes of one mailbox, as settle.lua takes it."""
+    joined = claim.joined.get(mailbox)
+    held = joined or claim
+    mine = [one for one in verdicts if one.pending.change.record.mailbox == mailbox]
+    satisfied = {v.pending.change.aspect for v in mine if v.satisfies}
+    satisfied = settlement.satisfied.get(mailbox, satisfied)
+    buried = {burial.aspect for burial in settlement.burials}
+    ended = {v.pending.change.aspect for v in mine} - satisfied - buried
+    marks, forgotten = codec.changed_marks(held.marks, settlement.marks.get(mailbox, held.marks))
+    return [
+        mailbox,
+        joined.due_before if joined else "",
+        [_audit_line(verdict, dry_run=settlement.dry_run) for verdict in mine],
+        marks,
+        forgotten,
+        sorted(satisfied),
+        sorted(ended),
+        len(held.pending) - len(mine),
+    ]
+
+
+def _audit_line(verdict: Verdict, *, dry_run: bool) -> list[str]:
     pending, change = verdict.pending, verdict.pending.change
     detail = verdict.detail
     if pending.clock_doubted:
         detail = f"{detail}; clock" if detail else "clock"
+    kept = verdict.outcome in IN_DRY_RUN.values()
+    tried = dry_run and (kept or verdict.outcome in DECIDED)
     return [
         str(pending.seq),
+        f"{change.record.mailbox}|{change.aspect}" if tried else "",
+        f"{verdict.outcome}|{change.record.mailbox}" if kept else "",
+        str(pending.occurred_at),
         *("seq", str(pending.seq)),
         *("record", change.record.mailbox),
         *("kind", change.kind),
@@ -405,25 +614,3 @@ def _audit_line(verdict: Verdict) -> list[str]:
         *("request_id", change.request_id or ""),
         *("replay_id", change.replay_id or ""),
     ]
-
-
-def _marks(claim: Claim, verdicts: Iterable[Verdict]) -> list[str]:
-    """Watermarks and the last claim, as far as these outcomes move them (B3.8)."""
-    flat: list[str] = []
-    newest: dict[Aspect, Pending] = {}
-    for verdict in verdicts:
-        pending, aspect = verdict.pending, verdict.pending.change.aspect
-        if verdict.outcome not in DECIDED:
-            continue
-        if pending.occurred_at < claim.watermarks.get(aspect, pending.occurred_at):
-            continue
-        best = newest.get(aspect)
-        if best is None or (pending.occurred_at, pending.seq) > (best.occurred_at, best.seq):
-            newest[aspect] = pending
-    for aspect, pending in newest.items():
-        flat += (aspect, str(pending.occurred_at))
-        if aspect is Aspect.LINK:
-            flat += (CLAIM, f"={claimed_value(pending.change)}")
-        if pending.change.kind is Kind.DELETED:
-            flat += (ENDED, str(max(pending.occurred_at, claim.ended_at or 0)))
-    return flat

@@ -8,7 +8,9 @@ from typing import Any, Protocol, cast
 
 import redis
 
-MAY_RUN_WHEN_FULL = frozenset({"claim", "hold", "settle", "postpone", "wake", "observe"})
+MAY_RUN_WHEN_FULL = frozenset(
+    {"claim", "join", "hold", "brake", "settle", "postpone", "wake", "observe", "swept", "merge"}
+)
 """What drains a full store; accepting and replaying only fill it (B6.12)."""
 
 

@@ -1,20 +1,25 @@
 """A signed webhook over HTTP, real Redis, a real Celery worker, and the request at Fusebill.
 
 The five endpoints of Fusebill that the product exists for, each compared with what the vendor's
-page of that name says: method, path, where the id stands, and the whole body.
+page of that name says: method, path, where the id stands, and the whole body. Then what needs the
+CRMs to be read, and what needs all customers to be looked through.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from simulators.fusebill.customer import Customer
+from simulators.myadmin.contacts import Contact
 from sync_worker.celery import KEY_PREFIX, LIVE_QUEUE
-from sync_worker.status import read_counters, read_status
+from sync_worker.links import account_of
+from sync_worker.status import read_counters, read_status, read_sweep
 from tests.processes import until
+from tests.stack import Stack, running
 
 N = 8714402
 CONTACT, COMPANY, ACCOUNT, GEOTAB = 512340077981, 330222354907, "0015g00001LwZ3kAAF", "0070441"
@@ -151,3 +156,120 @@ def test_status_tells_of_a_dead_letter_and_a_replay_resolves_it(stack):
     stack.wait_settled(2)
     assert stack.control.customer(N).geotab_id == GEOTAB
     assert stack.letters() == []
+
+
+# ---- with the CRMs to be read (B3.5)
+
+UNLATCH_PATH = "/v1/Salesforce/Unlatch"
+M = 8714403
+
+
+@pytest.fixture(scope="module")
+def module_stack_with_crms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    yield from running(
+        tmp_path_factory.mktemp("crms"),
+        crms=True,
+        HUBSPOT_LATCH_COMPANY="primary",
+        FUSEBILL_SALESFORCE_UNLATCH_PATH=UNLATCH_PATH,
+        SWEEP_SECONDS="0.5",
+    )
+
+
+@pytest.fixture
+def reading(module_stack_with_crms: Stack) -> Stack:
+    """All processes, with read access to three CRMs that are empty, and two customers."""
+    stack = module_stack_with_crms
+    stack.wait_drained()
+    stack.client.flushall()
+    stack.control.reset()
+    stack.control.set_options(salesforce_unlatch_path=UNLATCH_PATH)
+    stack.control.put_customers(Customer(id=N), Customer(id=M))
+    stack.crms.reset()
+    return stack
+
+
+def posts(stack: Stack) -> list[tuple[str, dict[str, Any] | None]]:
+    return [(call.path, call.body) for call in stack.control.calls(method="POST")]
+
+
+def hubspot_slots(stack: Stack, customer: int = N) -> tuple[int | None, int | None]:
+    found = stack.control.customer(customer)
+    return found.hub_spot_id, found.hub_spot_company_id
+
+
+def test_a_claimed_contact_its_company_and_a_merge(reading):
+    """One delivery each: the contact, then the company it joins, then what both are merged into."""
+    hubspot = reading.crms.hubspot.world
+    contact = hubspot.create("contacts", {"fusebill_id": str(N)})
+    double = hubspot.create("contacts")
+    company = hubspot.create("companies")
+
+    reading.send("hubspot.contact.linked", record_id=str(contact), customer_id=str(N))
+    (latched,) = reading.wait_settled(1)
+    assert latched.outcome == "latched"
+    assert hubspot_slots(reading) == (contact, None)
+
+    hubspot.associate(contact, company, primary=True)
+    reading.send("hubspot.contact.association", record_id=str(contact), other_id=str(company))
+    joined = reading.wait_settled(2)[-1]
+    assert (joined.kind, joined.outcome) == ("associated", "latched")
+    assert hubspot_slots(reading) == (contact, company)
+
+    survivor = hubspot.merge("contacts", contact, double)
+    assert survivor not in (contact, double)
+    reading.send("hubspot.contact.merge", record_id=str(survivor), other_id=str(contact))
+    reading.send("hubspot.contact.deletion", record_id=str(contact))
+    merged, deleted = reading.wait_settled(4)[-2:]
+    assert {merged.outcome, deleted.outcome} == {"moved", "superseded"}
+    reading.wait_drained()
+    assert hubspot_slots(reading) == (survivor, company)
+    assert len(posts(reading)) == 3  # one write for each thing that changed
+    assert reading.letters() == []
+
+
+def test_b5_6_a_deleted_account_is_released_where_the_unlatch_path_is_known(reading):
+    accounts = reading.crms.salesforce.accounts
+    accounts.put(ACCOUNT, Fusebill_Id__c=str(N))
+    reading.send("salesforce.cdc.update", record_id=ACCOUNT, customer_id=str(N))
+    reading.wait_settled(1)
+    assert reading.control.customer(N).salesforce_id == ACCOUNT[:15]
+
+    accounts.delete(ACCOUNT)
+    reading.send("salesforce.cdc.delete", record_id=ACCOUNT)
+    released = reading.wait_settled(2)[-1]
+    assert (released.kind, released.outcome) == ("deleted", "unlatched")
+    assert posts(reading)[-1] == (UNLATCH_PATH, {"fusebillId": N})
+    assert reading.control.customer(N).salesforce_id is None
+
+
+def test_b3_5_a_deactivated_geotab_customer_is_released_once_myadmin_shows_it(reading):
+    contacts = reading.crms.myadmin.contacts
+    contacts.put(Contact(id=1, reseller_customer_id=GEOTAB), Contact(id=2))
+    reading.send("geotab.linked", record_id=GEOTAB, customer_id=str(N))
+    reading.wait_settled(1)
+    assert reading.control.customer(N).geotab_id == GEOTAB
+
+    reading.send("geotab.deactivated", record_id=GEOTAB)
+    early = reading.wait_settled(2)[-1]
+    assert (early.outcome, early.detail) == ("ignored", "an active contact still carries the id")
+
+    contacts.deactivate(1)
+    reading.send("geotab.deactivated", record_id=GEOTAB)
+    assert reading.wait_settled(3)[-1].outcome == "unlatched"
+    assert posts(reading)[-1] == ("/v1/Geotab/UnlatchCustomer", {"fusebillId": N})
+    assert reading.control.customer(N).geotab_id is None
+
+
+def test_b4_5_a_sweep_finds_a_holder_that_was_latched_by_hand(reading):
+    """An unlink of a record that nobody here has seen: who holds it stands in no index."""
+    hubspot = reading.crms.hubspot.world
+    contact = hubspot.create("contacts", {"fusebill_id": str(M)})
+    reading.control.edit_customer(M, hub_spot_id=contact)
+    hubspot.set_property("contacts", contact, "fusebill_id", "")
+    reading.send("hubspot.contact.unlinked", record_id=str(contact))
+    (released,) = reading.wait_settled(1)
+    assert (released.outcome, released.customer_ids) == ("unlatched", (M,))
+    assert hubspot_slots(reading, M) == (None, None)
+    assert posts(reading) == [(f"/v1/HubSpot/UnlatchCustomer/{M}", None)]
+    sweep = read_sweep(reading.client, account_of(reading.fusebill.url))
+    assert (sweep.customers, sweep.waiting) == (2, 0)

@@ -149,6 +149,8 @@ def test_an_empty_store_has_metrics_already(door):
     assert read(found, "duplicates_total") == 0
     assert read(found, "backlog") == 0
     assert read(found, "oldest_due_seconds") == 0
+    assert read(found, "releases_held") == 0
+    assert read(found, "would") == 0
 
 
 def test_what_the_door_counts(door):
@@ -217,6 +219,26 @@ def test_what_the_worker_counts(door):
 def test_b3_10_an_owed_reconcile_shows(door):
     door.client.hset("sw:reconcile", "salesforce", "1795183387000|GAP_OVERFLOW")
     assert read(scrape(door), "reconcile_owed", source="salesforce") == 1
+
+
+def test_b5_10_releases_that_are_held_show(door):
+    door.send(hubspot([contact_linked(), contact_linked(objectId=2)]))
+    for mailbox in door.client.zrange("sw:due", 0, -1):
+        claim = door.inbox.claim(mailbox)
+        assert claim is not None
+        assert not door.inbox.brake(claim, ((1, "2"),), limit=0)
+        door.inbox.postpone(claim, seconds=60, failures=0)
+    assert read(scrape(door), "releases_held") == 2
+
+
+def test_b5_9_what_a_dry_run_kept_shows(door):
+    door.send(hubspot([contact_linked()]))
+    (mailbox,) = door.client.zrange("sw:due", 0, -1)
+    claim = door.inbox.claim(mailbox)
+    assert claim is not None
+    would = Verdict(claim.pending[0], Outcome.WOULD_LATCH)
+    door.inbox.settle(claim, Settlement([would], dry_run=True))
+    assert read(scrape(door), "would") == 1
 
 
 def test_they_are_the_same_whichever_process_is_asked(door):

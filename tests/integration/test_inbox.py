@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from sync_worker import dead_letters, events, replay, store
-from sync_worker.dead_letters import DeadLetter, Filter
-from sync_worker.domain import Aspect, Attempt, Outcome, Pending, Reason, Source
+from sync_worker.dead_letters import Filter
+from sync_worker.domain import Aspect, Attempt, Marks, Outcome, Pending, Reason, Source
 from sync_worker.embedded_redis import EmbeddedRedis
 from sync_worker.inbox import (
     Burial,
@@ -27,50 +27,21 @@ from sync_worker.inbox import (
 from sync_worker.inbox.codec import NewerFormat
 from sync_worker.status import read_counters, read_status
 from tests.changes import COMPANY, CONTACT, NOW, deleted, hinted, linked, touched, unlinked
-
-BOX = CONTACT.mailbox
+from tests.mailboxes import (
+    BOX,
+    buried,
+    claimed,
+    expire_lease,
+    letters,
+    moved_marks,
+    settled,
+    write,
+)
 
 
 @pytest.fixture
 def inbox(client: redis.Redis) -> Inbox:
     return Inbox(client, dedupe_hours=72, audit_days=30, lease_seconds=90)
-
-
-def claimed(inbox: Inbox, mailbox: str = BOX) -> Claim:
-    claim = inbox.claim(mailbox)
-    assert claim is not None
-    return claim
-
-
-def settled(inbox: Inbox, claim: Claim, outcome: Outcome = Outcome.LATCHED) -> int:
-    verdicts = [Verdict(pending, outcome, "", (8714402,)) for pending in claim.pending]
-    return inbox.settle(claim, Settlement(verdicts))
-
-
-def buried(inbox: Inbox, claim: Claim, reason: Reason = Reason.CONFLICT) -> None:
-    burial = Burial(
-        Aspect.LINK,
-        reason,
-        "why",
-        "do this",
-        tuple(claim.pending),
-        (8714402,),
-        attempts=tuple(claim.attempts),
-        evidence=True,
-    )
-    inbox.settle(claim, Settlement(burials=[burial]))
-
-
-def letters(client: redis.Redis, *states: str) -> list[DeadLetter]:
-    wanted = Filter(states=frozenset(states)) if states else Filter()
-    return list(dead_letters.find(client, wanted))
-
-
-def expire_lease(client: redis.Redis, mailbox: str) -> None:
-    """What the end of a lease looks like, without waiting for it."""
-    client.hset(f"sw:work:{mailbox}", "until", 1)
-    client.zadd("sw:due", {mailbox: 1})
-    client.zadd("sw:wake", {mailbox: 1})
 
 
 def test_accept_stores_marks_and_makes_due_in_one_step(inbox, client):
@@ -250,19 +221,18 @@ def test_b3_8_the_watermark_keeps_the_newest_decided_time(inbox, client):
         Verdict(claim.pending[0], Outcome.LATCHED),
         Verdict(claim.pending[1], Outcome.SUPERSEDED),
     ]
-    inbox.settle(claim, Settlement(verdicts))
+    inbox.settle(claim, Settlement(verdicts, marks=moved_marks(claim, *verdicts)))
     inbox.accept([linked()])
     again = claimed(inbox)
-    assert again.watermarks == {Aspect.LINK: NOW}
-    assert again.last_claim == "8714402"
-    assert again.ended_at is None
+    assert again.marks.watermarks == {Aspect.LINK: NOW}
+    assert again.marks.ended_at is None
 
 
 def test_a_deletion_is_remembered_apart_from_what_else_happened_to_the_record(inbox):
     inbox.accept([deleted()])
     settled(inbox, claimed(inbox), Outcome.DEAD_LETTER)
     inbox.accept([touched(occurred_at=NOW + 1)])
-    assert claimed(inbox).ended_at == NOW
+    assert claimed(inbox).marks.ended_at == NOW
 
 
 @pytest.mark.parametrize("outcome", [Outcome.IGNORED, Outcome.STALE, Outcome.SUPERSEDED])
@@ -276,16 +246,58 @@ def test_b3_8_dead_letters_move_the_watermark(inbox):
     inbox.accept([linked()])
     buried(inbox, claimed(inbox))
     inbox.accept([linked()])
-    assert claimed(inbox).watermarks == {Aspect.LINK: NOW}
+    assert claimed(inbox).marks.watermarks == {Aspect.LINK: NOW}
 
 
-def test_an_unlink_ends_the_claim(inbox):
-    inbox.accept([linked()])
-    settled(inbox, claimed(inbox))
-    inbox.accept([unlinked(occurred_at=NOW + 1)])
-    settled(inbox, claimed(inbox), Outcome.UNLATCHED)
-    inbox.accept([linked()])
-    assert claimed(inbox).last_claim == ""
+EVERY_MARK = Marks(
+    watermarks={Aspect.LINK: NOW, Aspect.COMPANY: NOW - 1},
+    done={Aspect.LINK: frozenset({"a", "b"})},
+    claim="8714402",
+    shown=True,
+    home="8714403",
+    ended_at=NOW - 2,
+    ended_on=8714404,
+    company="330222354907",
+    brought=("330222354907", 8714402),
+)
+
+
+def remembered(inbox: Inbox, marks: Marks) -> Marks:
+    """Those marks, given to the next settlement and read by the next claim."""
+    inbox.accept([touched()])
+    claim = claimed(inbox)
+    verdicts = [Verdict(pending, Outcome.IGNORED) for pending in claim.pending]
+    inbox.settle(claim, Settlement(verdicts, marks={BOX: marks}))
+    inbox.accept([touched()])
+    again = claimed(inbox)
+    inbox.postpone(again, seconds=0, failures=0)
+    return again.marks
+
+
+def test_what_is_remembered_of_a_record_reads_back_as_it_was(inbox):
+    assert remembered(inbox, EVERY_MARK) == EVERY_MARK
+
+
+@pytest.mark.parametrize("name", [field.name for field in msgspec.structs.fields(Marks)])
+def test_each_mark_is_forgotten_by_itself(inbox, name):
+    remembered(inbox, EVERY_MARK)
+    less = msgspec.structs.replace(EVERY_MARK, **{name: getattr(Marks(), name)})
+    assert remembered(inbox, less) == less
+
+
+@pytest.mark.parametrize("name", ["claim", "home", "company"])
+def test_an_empty_field_is_not_an_unknown_one(inbox, name):
+    """After an unlink `claim` is "", before the first word of the record None."""
+    emptied = Marks(**{name: ""})
+    assert remembered(inbox, emptied) == emptied
+
+
+def test_marks_that_are_not_named_stay(inbox):
+    remembered(inbox, EVERY_MARK)
+    claim = claimed(inbox)
+    inbox.settle(claim, Settlement([Verdict(one, Outcome.IGNORED) for one in claim.pending]))
+    inbox.accept([touched()])
+    assert claimed(inbox).marks == EVERY_MARK
 
 
 def test_b10_2_each_settled_change_leaves_one_audit_line_without_its_body(inbox, client):
@@ -329,10 +341,27 @@ def test_b6_5_other_reasons_and_records_have_their_own(inbox, client):
     inbox.accept([linked(), linked(COMPANY)])
     buried(inbox, claimed(inbox))
     buried(inbox, claimed(inbox, COMPANY.mailbox))
-    inbox.accept([linked()])
+    inbox.accept([deleted()])
     buried(inbox, claimed(inbox), Reason.REJECTED)
     assert len(letters(client)) == 3
     assert read_status(client).dead_letters == {"conflict": 2, "rejected": 1}
+
+
+def test_b6_10_a_claim_that_fails_for_another_reason_closes_the_older_letter(inbox, client):
+    """A record has one claim. What other records and aspects owe stays."""
+    inbox.accept([linked(), linked(COMPANY), deleted()])
+    buried(inbox, claimed(inbox, COMPANY.mailbox))
+    claim = claimed(inbox)
+    for_each = [
+        Burial(one.change.aspect, Reason.CONFLICT, "why", "do this", (one,))
+        for one in claim.pending
+    ]
+    inbox.settle(claim, Settlement(burials=for_each))
+    inbox.accept([linked(occurred_at=NOW + 1)])
+    buried(inbox, claimed(inbox), Reason.REJECTED)
+    assert read_status(client).dead_letters == {"conflict": 2, "rejected": 1}
+    (closed,) = letters(client, "superseded")
+    assert (closed.reason, closed.mailbox, closed.aspect) == (Reason.CONFLICT, BOX, Aspect.LINK)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.LATCHED, Outcome.UNLATCHED, Outcome.UNCHANGED])
@@ -495,16 +524,23 @@ def test_b6_10_what_is_settled_but_unmet_closes_no_dead_letter(inbox, client):
 
 
 def test_b3_7_a_replay_still_knows_what_showed_the_change(inbox, client):
+    """SOAP: what is replayed differs from the last value no more, the mark tells."""
     inbox.accept([linked(evidence=None)])
-    buried(inbox, claimed(inbox))
+    claim = claimed(inbox)
+    burial = Burial(Aspect.LINK, Reason.CONFLICT, "why", "do this", tuple(claim.pending))
+    marks = Marks(claim="8714402", shown=True)
+    inbox.settle(claim, Settlement(burials=[burial], marks={BOX: marks}))
     replayed(client)
-    assert claimed(inbox).pending[0].change.evidence is True
+    again = claimed(inbox)
+    assert again.pending[0].change.evidence is None
+    assert (again.marks.claim, again.marks.shown) == ("8714402", True)
+    assert again.replayed_at >= again.pending[0].received_at
 
 
 def test_b5_3_nothing_is_settled_while_an_unanswered_write_may_land(inbox, client):
     inbox.accept([linked(), linked(COMPANY)])
     claim = claimed(inbox)
-    inbox.hold(claim, {5}, to_write=5)
+    inbox.hold(claim, {5}, to_write=write())
     inbox.postpone(claim, seconds=0, failures=1, answer_lost=True)
     for record in (CONTACT, COMPANY):
         client.zadd("sw:due", {record.mailbox: 1})
@@ -524,7 +560,7 @@ def test_b5_3_nothing_is_settled_while_an_unanswered_write_may_land(inbox, clien
 def test_b5_3_an_answered_write_leaves_no_suspicion_of_its_own(inbox, client):
     inbox.accept([linked()])
     claim = claimed(inbox)
-    inbox.hold(claim, {5}, to_write=5)
+    inbox.hold(claim, {5}, to_write=write())
     settled(inbox, claim)
     assert not client.exists("sw:suspect:5")
 
@@ -532,18 +568,18 @@ def test_b5_3_an_answered_write_leaves_no_suspicion_of_its_own(inbox, client):
 def test_b5_3_an_answered_write_does_not_clear_an_older_one(inbox, client):
     inbox.accept([linked()])
     claim = claimed(inbox)
-    inbox.hold(claim, {5}, to_write=5)
+    inbox.hold(claim, {5}, to_write=write())
     inbox.postpone(claim, seconds=0, failures=1, answer_lost=True)
     client.zadd("sw:due", {BOX: 1})
     again = claimed(inbox)
-    inbox.hold(again, {5}, to_write=5)
+    inbox.hold(again, {5}, to_write=write())
     with pytest.raises(Suspect):
         settled(inbox, again)
 
 
 def test_b5_3_a_vanished_workers_write_is_suspect(inbox, client):
     inbox.accept([linked()])
-    inbox.hold(claimed(inbox), {5}, to_write=5)
+    inbox.hold(claimed(inbox), {5}, to_write=write())
     expire_lease(client, BOX)
     client.delete("sw:lease:5")
     again = claimed(inbox)
@@ -628,7 +664,7 @@ def test_b10_5_what_cannot_be_read_is_left_and_its_lease_given_back(
 def test_b10_5_marks_of_a_newer_version_are_no_obstacle(inbox, client):
     inbox.accept([linked()])
     client.hset(f"sw:mark:{BOX}", "something new", "x")
-    assert claimed(inbox).watermarks == {}
+    assert claimed(inbox).marks == Marks()
 
 
 @pytest.fixture

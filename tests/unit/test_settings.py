@@ -20,6 +20,19 @@ HUBSPOT = {
 SALESFORCE = {"SALESFORCE_WEBHOOK_TOKEN": "topsecret", "SALESFORCE_ORG_ID": "00D5g000007Kp2QEAS"}
 GEOTAB = {"GEOTAB_WEBHOOK_SECRET": "topsecret", "GEOTAB_ACCOUNT": "ACCT01"}
 
+READ_HUBSPOT = {"HUBSPOT_ACCESS_TOKEN": "topsecret", "HUBSPOT_PORTAL_ID": "24681357"}
+READ_SALESFORCE = {
+    "SALESFORCE_CLIENT_ID": "topsecret",
+    "SALESFORCE_CLIENT_SECRET": "topsecret",
+    "SALESFORCE_INSTANCE_URL": "https://northgate.my.salesforce.com",
+    "SALESFORCE_ORG_ID": "00D5g000007Kp2QEAS",
+}
+READ_GEOTAB = {
+    "GEOTAB_MYADMIN_USERNAME": "erp-user@northgate.example",
+    "GEOTAB_MYADMIN_PASSWORD": "topsecret",
+    "GEOTAB_ACCOUNT": "ACCT01",
+}
+
 Monkey = pytest.MonkeyPatch
 
 
@@ -59,6 +72,20 @@ def test_without_any_there_are_defaults_and_no_source_is_served():
     assert not current.hubspot_allow_untimed_signatures
     assert not current.allow_unsafe_redis
     assert not any(current.serves(source) for source in Source)
+    assert not any(current.reads(source) for source in Source)
+
+
+def test_without_any_nothing_is_guessed_and_nothing_displaced():
+    current = load()
+    assert current.match_by == ("id", "link", "reference")
+    assert current.match_statuses == ("Draft", "Active", "Hold", "Suspended")
+    assert current.on_conflict == "hold"
+    assert current.hubspot_latch_company == "primary"
+    assert current.release_grace_seconds == 30
+    assert current.sweep_seconds == 60
+    assert current.max_releases_per_hour is None
+    assert not current.salesforce_absent_means_cleared
+    assert not current.dry_run
 
 
 def test_from_the_environment(monkeypatch):
@@ -159,11 +186,19 @@ def test_every_fault_is_listed_with_its_setting(monkeypatch):
         RETRY_SCHEDULE_SECONDS="5,soon,late",
         FUSEBILL_SALESFORCE_UNLATCH_PATH="v1/x",
         AUDIT_DAYS="0",
+        HUBSPOT_API_VERSION="v4",
+        SALESFORCE_INSTANCE_URL="northgate.my.salesforce.com",
+        GEOTAB_ID_ATTRIBUTE="id",
+        MATCH_BY="id,name",
+        ON_CONFLICT="ask",
+        SWEEP_SECONDS="0",
+        MAX_RELEASES_PER_HOUR="many",
+        DRY_RUN="perhaps",
     )
     assert [fault.partition(":")[0] for fault in found] == [
         name for name in (field.upper() for field in Settings.model_fields) if name in os.environ
     ]
-    assert len(found) == 14
+    assert len(found) == 22
 
 
 def test_contradictions_are_listed_beside_faulty_values(monkeypatch):
@@ -175,6 +210,9 @@ def test_contradictions_are_listed_beside_faulty_values(monkeypatch):
         GEOTAB_WEBHOOK_TOKEN="topsecret",
         LEASE_SECONDS="30",
         NOT_FOUND_RETRIES="99",
+        SALESFORCE_CLIENT_SECRET="topsecret",
+        GEOTAB_MYADMIN_PASSWORD="topsecret",
+        HUBSPOT_ACCESS_TOKEN="topsecret",
     )
     wanted = (
         "MAX_BODY_BYTES",
@@ -182,6 +220,9 @@ def test_contradictions_are_listed_beside_faulty_values(monkeypatch):
         "PUBLIC_URL",
         "SALESFORCE_ORG_ID",
         "GEOTAB_ACCOUNT",
+        "SALESFORCE_CLIENT_ID and SALESFORCE_INSTANCE_URL",
+        "GEOTAB_MYADMIN_USERNAME",
+        "read access needs HUBSPOT_PORTAL_ID",
         "LEASE_SECONDS",
         "NOT_FOUND_RETRIES",
     )
@@ -230,6 +271,22 @@ GOOD: list[tuple[str, str, Any]] = [
     ("FUSEBILL_READ_TIMEOUT_SECONDS", "0.5", 0.5),
     ("NOT_FOUND_RETRIES", "9", 9),
     ("LOG_LEVEL", "DEBUG", "DEBUG"),
+    ("HUBSPOT_API_VERSION", "v3", "v3"),
+    ("HUBSPOT_API_VERSION", "2026-09", "2026-09"),
+    ("HUBSPOT_BASE_URL", "http://[::1]:9/", "http://[::1]:9"),
+    ("SALESFORCE_API_VERSION", "60.0", "60.0"),
+    ("SALESFORCE_ABSENT_MEANS_CLEARED", "true", True),
+    ("SALESFORCE_API_VERSION", "101.0", "101.0"),
+    ("GEOTAB_MYADMIN_URL", "http://127.0.0.1:9/v3/Api.ashx", "http://127.0.0.1:9/v3/Api.ashx"),
+    ("GEOTAB_ID_ATTRIBUTE", "userCompany.id", "userCompany.id"),
+    ("MATCH_BY", "id, link ,reference,email,", ("id", "link", "reference", "email")),
+    ("MATCH_BY", "link", ("link",)),
+    ("MATCH_STATUSES", "Active, Hold", ("Active", "Hold")),
+    ("ON_CONFLICT", "replace", "replace"),
+    ("RELEASE_GRACE_SECONDS", "0", 0.0),
+    ("SWEEP_SECONDS", "0.5", 0.5),
+    ("MAX_RELEASES_PER_HOUR", "0", 0),
+    ("DRY_RUN", "true", True),
 ]
 
 
@@ -299,6 +356,38 @@ BAD: list[tuple[str, str]] = [
     ("NOT_FOUND_RETRIES", "-1"),
     ("AUDIT_DAYS", "0"),
     ("LOG_LEVEL", "debug me"),
+    ("HUBSPOT_API_VERSION", "3"),
+    ("HUBSPOT_API_VERSION", "v4"),
+    ("HUBSPOT_API_VERSION", "2026-3"),
+    ("HUBSPOT_API_VERSION", "2026-03/../v3"),
+    ("HUBSPOT_BASE_URL", "api.hubapi.com"),
+    ("HUBSPOT_BASE_URL", "http://api.hubapi.com"),
+    ("HUBSPOT_BASE_URL", "https://token:hush@api.hubapi.com"),
+    ("SALESFORCE_ABSENT_MEANS_CLEARED", "sometimes"),
+    ("SALESFORCE_INSTANCE_URL", "northgate.my.salesforce.com"),
+    ("SALESFORCE_INSTANCE_URL", "http://northgate.my.salesforce.com"),
+    ("SALESFORCE_INSTANCE_URL", "http://127.0.0.1.example.com"),
+    ("SALESFORCE_API_VERSION", "v60.0"),
+    ("SALESFORCE_API_VERSION", "60"),
+    ("SALESFORCE_API_VERSION", "60.1"),
+    ("GEOTAB_MYADMIN_URL", "http://myadminapi.geotab.com/v2/MyAdminApi.ashx"),
+    ("GEOTAB_MYADMIN_URL", "https://myadminapi.geotab.com/v2/MyAdminApi.ashx?a=b"),
+    ("GEOTAB_ID_ATTRIBUTE", "resellercustomerid"),
+    ("MATCH_BY", ","),
+    ("MATCH_BY", "id,name"),
+    ("MATCH_BY", "ID"),
+    ("MATCH_BY", "id;link"),
+    ("MATCH_STATUSES", ","),
+    ("ON_CONFLICT", "ask"),
+    ("RELEASE_GRACE_SECONDS", "-1"),
+    ("RELEASE_GRACE_SECONDS", "3601"),
+    ("RELEASE_GRACE_SECONDS", "half a minute"),
+    ("SWEEP_SECONDS", "0"),
+    ("SWEEP_SECONDS", "86401"),
+    ("MAX_RELEASES_PER_HOUR", "-1"),
+    ("MAX_RELEASES_PER_HOUR", "2 %"),
+    ("MAX_RELEASES_PER_HOUR", "1.5"),
+    ("DRY_RUN", "maybe"),
 ]
 
 
@@ -329,6 +418,87 @@ def test_bad_values_are_refused_by_name(name, text, monkeypatch):
 def test_b2_9_contradictions_name_what_to_set(env, named, monkeypatch):
     (fault,) = faults(monkeypatch, **env)
     assert named in fault
+
+
+# ---- read access (B3.5)
+
+
+@pytest.mark.parametrize(
+    ("env", "source"),
+    [
+        (READ_HUBSPOT, Source.HUBSPOT),
+        (READ_SALESFORCE, Source.SALESFORCE),
+        (READ_GEOTAB, Source.GEOTAB),
+    ],
+)
+def test_b3_5_a_crm_is_read_once_all_of_its_credentials_are_there(env, source, monkeypatch):
+    current = given(monkeypatch, **env)
+    assert [found for found in Source if current.reads(found)] == [source]
+    assert not any(current.serves(found) for found in Source)
+
+
+@pytest.mark.parametrize(
+    "missing", ["SALESFORCE_CLIENT_ID", "SALESFORCE_CLIENT_SECRET", "SALESFORCE_INSTANCE_URL"]
+)
+def test_a_part_of_the_credentials_of_salesforce_is_a_fault_that_names_the_rest(
+    missing, monkeypatch
+):
+    (fault,) = faults(monkeypatch, **{k: v for k, v in READ_SALESFORCE.items() if k != missing})
+    assert f"needs {missing} for read access" in fault
+
+
+@pytest.mark.parametrize("missing", ["GEOTAB_MYADMIN_USERNAME", "GEOTAB_MYADMIN_PASSWORD"])
+def test_a_part_of_the_credentials_of_myadmin_is_a_fault_that_names_the_rest(missing, monkeypatch):
+    (fault,) = faults(monkeypatch, **{k: v for k, v in READ_GEOTAB.items() if k != missing})
+    assert f"needs {missing} for read access" in fault
+
+
+def test_one_of_three_names_both_of_the_others(monkeypatch):
+    (fault,) = faults(
+        monkeypatch, SALESFORCE_CLIENT_ID="topsecret", SALESFORCE_ORG_ID="00D5g000007Kp2Q"
+    )
+    assert "needs SALESFORCE_CLIENT_SECRET and SALESFORCE_INSTANCE_URL" in fault
+    assert "topsecret" not in fault
+
+
+@pytest.mark.parametrize(
+    ("env", "tenant"),
+    [
+        (READ_HUBSPOT, "HUBSPOT_PORTAL_ID"),
+        (READ_SALESFORCE, "SALESFORCE_ORG_ID"),
+        (READ_GEOTAB, "GEOTAB_ACCOUNT"),
+    ],
+)
+def test_b2_9_read_access_needs_the_tenant_it_is_for(env, tenant, monkeypatch):
+    (fault,) = faults(monkeypatch, **env | {tenant: ""})
+    assert f"needs {tenant}" in fault
+
+
+@pytest.mark.parametrize(
+    ("given_", "missing", "read"),
+    [
+        ("SALESFORCE_WEBHOOK_TOKEN", "SALESFORCE_ORG_ID", READ_SALESFORCE),
+        ("GEOTAB_WEBHOOK_TOKEN", "GEOTAB_ACCOUNT", READ_GEOTAB),
+    ],
+)
+def test_b2_9_receiving_and_reading_each_say_that_the_tenant_is_missing(
+    given_, missing, read, monkeypatch
+):
+    found = faults(monkeypatch, **read | {given_: "topsecret", missing: ""})
+    assert len(found) == 2
+    assert all(missing in fault for fault in found)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["FUSEBILL_BASE_URL", "HUBSPOT_BASE_URL", "SALESFORCE_INSTANCE_URL", "GEOTAB_MYADMIN_URL"],
+)
+def test_b10_4_no_key_crosses_a_network_in_the_clear(name, monkeypatch):
+    rest = {key: value for key, value in READ_SALESFORCE.items() if key != name}
+    (fault,) = faults(monkeypatch, **rest | {name: "http://10.0.0.7:8900"})
+    assert fault.startswith(f"{name}: write https://")
+    for local in ("http://127.0.0.1:8900", "http://localhost:8900", "http://[::1]:8900"):
+        assert getattr(given(monkeypatch, **rest | {name: local}), name.lower()) == local
 
 
 # ---- sources
@@ -375,6 +545,11 @@ SECRET_FIELDS = (
     "GEOTAB_WEBHOOK_SECRET",
     "FUSEBILL_API_KEY",
     "SENTRY_DSN",
+    "HUBSPOT_ACCESS_TOKEN",
+    "SALESFORCE_CLIENT_ID",
+    "SALESFORCE_CLIENT_SECRET",
+    "GEOTAB_MYADMIN_USERNAME",
+    "GEOTAB_MYADMIN_PASSWORD",
 )
 ALL_SECRET = {
     **dict.fromkeys(SECRET_FIELDS, HUSH),
@@ -383,6 +558,7 @@ ALL_SECRET = {
     "HUBSPOT_PORTAL_ID": "1",
     "PUBLIC_URL": "https://h",
     "SALESFORCE_ORG_ID": "00D5g000007Kp2Q",
+    "SALESFORCE_INSTANCE_URL": "https://h",
     "GEOTAB_ACCOUNT": "ACCT01",
 }
 

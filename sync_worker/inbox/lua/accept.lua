@@ -2,13 +2,16 @@
 -- Refused as a whole in a full store (B6.12).
 --
 -- ARGV[1] MessagePack: {full_share, dedupe_ms, wake_grace_ms, changes, undecodable,
--- reconcile, counts}
+-- reconcile, counts, merges, alias_ms, definitions}
 --   full_share   the share of maxmemory from which on nothing is accepted
 --   dedupe_ms    a third of the time for which a change is remembered; 0 remembers nothing
 --   changes      flat: mailbox, identity or '', urgent (1/0), stored form, ...
 --   undecodable  list of dead letters, each with `change`, the stored form of what came
 --   reconcile    flat: source, why, ...
 --   counts       flat: metric, number, ...
+--   merges       flat: mailbox of a record that was merged, mailbox of the one that is left, ...
+--   alias_ms     how long that is remembered
+--   definitions  Salesforce message definitions that carry the link field
 -- Returns {accepted, duplicates, mailboxes to wake ...}, or the error FULL.
 
 local function memory_share()
@@ -18,7 +21,7 @@ local function memory_share()
   return tonumber(string.match(info, '\nused_memory:(%d+)')) / limit
 end
 
-local full_share, dedupe_ms, wake_grace_ms, changes, undecodable, reconcile, counts =
+local full_share, dedupe_ms, wake_grace_ms, changes, undecodable, reconcile, counts, merges, alias_ms, definitions =
   unpack(cmsgpack.unpack(ARGV[1]))
 
 local share = memory_share()
@@ -70,6 +73,8 @@ if answer[1] > 0 and dedupe_ms > 0 then
   redis.call('PEXPIRE', 'sw:seen:' .. period, dedupe_ms * 5)
 end
 
+note_merges(merges, alias_ms)
+for _, definition in ipairs(definitions) do redis.call('SADD', 'sw:definitions', definition) end
 for _, letter in ipairs(undecodable) do
   -- A sender repeats what is answered 400: one copy of a body is enough.
   local known = redis.call('HEXISTS', 'sw:dead:open', open_key(letter.reason, '', letter.digest)) == 1

@@ -20,6 +20,79 @@ local function lease_lost(mailbox, token)
   return redis.call('HGET', 'sw:work:' .. mailbox, 'token') ~= token
 end
 
+local function is_leased(mailbox, now)
+  local ends = redis.call('HGET', 'sw:work:' .. mailbox, 'until')
+  return ends and tonumber(ends) > now
+end
+
+-- Make a mailbox due now, with its schedule begun anew; one that is being worked on is told so.
+local function urge(mailbox, now, wake_grace_ms)
+  if is_leased(mailbox, now) then
+    redis.call('HSET', 'sw:work:' .. mailbox, 'urgent', '1')
+  else
+    redis.call('HDEL', 'sw:work:' .. mailbox, 'failures')
+    set_due(mailbox, now, now + wake_grace_ms)
+  end
+end
+
+-- Let go of a mailbox that was held beside another: it is due when it was, or now if something came.
+local function let_go(mailbox, token, due_before, now, wake_grace_ms)
+  local key = 'sw:work:' .. mailbox
+  if redis.call('HGET', key, 'token') ~= token then return end
+  local urgent = redis.call('HGET', key, 'urgent')
+  redis.call('HDEL', key, 'token', 'until', 'urgent')
+  if redis.call('EXISTS', 'sw:box:' .. mailbox) == 0 then
+    redis.call('DEL', key)
+    redis.call('ZREM', 'sw:due', mailbox)
+    redis.call('ZREM', 'sw:wake', mailbox)
+  elseif urgent or due_before == '' then
+    set_due(mailbox, now, now + wake_grace_ms)
+  else
+    set_due(mailbox, due_before, due_before)
+  end
+end
+
+-- The record that is left of one that was merged, itself if it was not (B3.12).
+local function survivor_of(mailbox)
+  for _ = 1, 20 do
+    local into = redis.call('GET', 'sw:alias:' .. mailbox)
+    if not into then return mailbox end
+    mailbox = into
+  end
+  return mailbox
+end
+
+-- Note that records were merged into another: `merges` is flat: merged, survivor, ...
+local function note_merges(merges, keep_ms)
+  for i = 1, #merges, 2 do
+    local from, into = merges[i], merges[i + 1]
+    if survivor_of(into) ~= from then
+      redis.call('SET', 'sw:alias:' .. from, into, 'PX', keep_ms)
+      redis.call('SADD', 'sw:merged:' .. into, from)
+      redis.call('PEXPIRE', 'sw:merged:' .. into, keep_ms)
+    end
+  end
+end
+
+-- All that was merged into a record, over any number of steps, in a fixed order.
+local function merged_into(mailbox)
+  local found, seen, at = {}, {[mailbox] = true}, 1
+  local waiting = {mailbox}
+  while waiting[at] do
+    local members = redis.call('SMEMBERS', 'sw:merged:' .. waiting[at])
+    table.sort(members)
+    for _, member in ipairs(members) do
+      if not seen[member] then
+        seen[member] = true
+        found[#found + 1] = member
+        waiting[#waiting + 1] = member
+      end
+    end
+    at = at + 1
+  end
+  return found
+end
+
 -- Give customers back. What was written to one is known to have arrived, unless the answer was lost:
 -- then the customer stays suspect for as long as the write may still land (B5.3).
 local function release_customers(customers, token, answer_lost)
@@ -59,6 +132,27 @@ local function waits_in_box(id, mailbox)
   return false
 end
 
+-- Put changes back into a mailbox; `changes` is flat: number, stored form, ... They keep their
+-- numbers and times of receipt, so that they never regress state (B6.10).
+local function put_back(mailbox, changes, now, wake_grace_ms)
+  for i = 1, #changes, 2 do redis.call('HSET', 'sw:box:' .. mailbox, changes[i], changes[i + 1]) end
+  urge(mailbox, now, wake_grace_ms)
+  redis.call('HSET', 'sw:work:' .. mailbox, 'replayed_at', now)
+end
+
+-- What stood in the way of these dead letters is gone: judge them again.
+local function retry_blocked(slot, customer, now)
+  local key = 'sw:blocked:' .. slot .. ':' .. customer
+  for _, id in ipairs(redis.call('SMEMBERS', key)) do
+    local letter = redis.call('HMGET', 'sw:dead:' .. id, 'state', 'mailbox')
+    if letter[1] == 'open' then
+      redis.call('HSET', 'sw:dead:' .. id, 'state', 'replaying', 'replay_id', 'freed', 'replayed_at', now)
+      put_back(letter[2], redis.call('HGETALL', 'sw:dead:' .. id .. ':changes'), now, 0)
+    end
+  end
+  redis.call('DEL', key)
+end
+
 -- Write a dead letter, or update the one that is open for the same mailbox, aspect and reason
 -- (B6.5); a body that never became a change is told apart by `digest` instead (B2.10).
 -- `changes` is a flat list: number, stored value, number, stored value ...
@@ -76,7 +170,7 @@ local function bury(letter, changes, now)
   end
   redis.call('HSET', 'sw:dead:' .. id, 'state', 'open', 'last_failed_at', now,
     'message', letter.message, 'next_step', letter.next_step,
-    'customer_ids', letter.customer_ids, 'evidence', letter.evidence)
+    'customer_ids', letter.customer_ids)
   redis.call('ZADD', 'sw:dead:waiting', now, id)
   for i = 1, #changes, 2 do
     redis.call('HSET', 'sw:dead:' .. id .. ':changes', changes[i], changes[i + 1])
@@ -85,5 +179,8 @@ local function bury(letter, changes, now)
     redis.call('RPUSH', 'sw:dead:' .. id .. ':attempts', attempt)
   end
   redis.call('LTRIM', 'sw:dead:' .. id .. ':attempts', -200, -1)
+  for _, blocked in ipairs(letter.blocked_by or {}) do
+    redis.call('SADD', 'sw:blocked:' .. blocked, id)
+  end
   return id
 end

@@ -1,25 +1,35 @@
--- Take or renew the lease of a mailbox and of all the customers it concerns: all or none (B5.3).
+-- Take or renew the leases of the mailboxes and of all the customers they concern: all or none (B5.3).
 -- A customer about to be written is suspect from here on: if the answer is lost, or the worker
 -- vanishes, the write may still land, until `suspect` ms have passed.
 --
--- ARGV: mailbox, token, lease in ms, suspect in ms, customer to be written or '', customer ...
+-- ARGV[1] MessagePack {mailboxes, token, lease in ms, suspect in ms, customers, write}
+--   mailboxes  the one that was claimed first
+--   write      {} or {customer, intent, undo}: the intent is what the history will say of it, the undo
+--              how to put back what the plan lets go of, both JSON
 -- Returns the store's clock in microseconds if all are held, 0 if a customer is held by another
--- mailbox, -1 if the mailbox's lease is lost.
+-- mailbox, -1 if a mailbox's lease is lost.
 
-local mailbox, token, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
-if lease_lost(mailbox, token) then return -1 end
-for i = 6, #ARGV do
-  local holder = redis.call('GET', 'sw:lease:' .. ARGV[i])
+local mailboxes, token, lease_ms, suspect_ms, customers, write = unpack(cmsgpack.unpack(ARGV[1]))
+for _, mailbox in ipairs(mailboxes) do
+  if lease_lost(mailbox, token) then return -1 end
+end
+for _, customer in ipairs(customers) do
+  local holder = redis.call('GET', 'sw:lease:' .. customer)
   if holder and holder ~= token then return 0 end
 end
 local us = now_us()
 local ends = math.floor(us / 1000) + lease_ms
-for i = 6, #ARGV do redis.call('SET', 'sw:lease:' .. ARGV[i], token, 'PX', lease_ms) end
-if ARGV[5] ~= '' then
-  local before = redis.call('GET', 'sw:suspect:' .. ARGV[5])
+for _, customer in ipairs(customers) do redis.call('SET', 'sw:lease:' .. customer, token, 'PX', lease_ms) end
+if #write > 0 then
+  local suspect = 'sw:suspect:' .. write[1]
+  local before = redis.call('GET', suspect)
   local mark = (before and before ~= token) and 'several' or token
-  redis.call('SET', 'sw:suspect:' .. ARGV[5], mark, 'PX', tonumber(ARGV[4]))
+  redis.call('SET', suspect, mark, 'PX', suspect_ms)
+  redis.call('SET', 'sw:intent:' .. write[1], write[2], 'EX', 86400)
+  redis.call('HSET', 'sw:work:' .. mailboxes[1], 'undo', write[3])
 end
-redis.call('HSET', 'sw:work:' .. mailbox, 'until', ends)
-set_due(mailbox, ends, ends)
+for _, mailbox in ipairs(mailboxes) do
+  redis.call('HSET', 'sw:work:' .. mailbox, 'until', ends)
+  set_due(mailbox, ends, ends)
+end
 return us

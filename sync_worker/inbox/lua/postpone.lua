@@ -1,17 +1,19 @@
 -- Put a claimed mailbox back, due later; nothing of it is settled (B6.8).
 --
--- ARGV: mailbox, token, delay in ms, failures so far, attempts (JSON), '1' if the
---       answer to a write was lost else '', customer to give back ...
+-- ARGV[1] MessagePack {mailbox, token, delay in ms, failures so far, attempts (JSON), answer_lost,
+--         customers to give back, joined, wake grace in ms, notes}
+--   joined   flat: mailbox that was held beside it, when it was due before or '', ...
+--   notes    flat: field of sw:work, value or '' to remove it, ...
 -- Returns -1 if the lease is lost, else when it is due in ms. An urgent change that came meanwhile
 -- makes it due now and restarts its schedule.
 
-local mailbox, token, delay_ms, failures, attempts = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local mailbox, token, delay_ms, failures, attempts, answer_lost, customers, joined, wake_grace_ms, notes =
+  unpack(cmsgpack.unpack(ARGV[1]))
 if lease_lost(mailbox, token) then return -1 end
 local now = now_ms()
 local work_key = 'sw:work:' .. mailbox
-local customers = {}
-for i = 7, #ARGV do customers[#customers + 1] = ARGV[i] end
-release_customers(customers, token, ARGV[6] == '1')
+release_customers(customers, token, answer_lost)
+for i = 1, #joined, 2 do let_go(joined[i], token, joined[i + 1], now, wake_grace_ms) end
 
 local due, wake = now + delay_ms, now + delay_ms
 if redis.call('HGET', work_key, 'urgent') then
@@ -19,5 +21,9 @@ if redis.call('HGET', work_key, 'urgent') then
 end
 redis.call('HDEL', work_key, 'token', 'until', 'urgent')
 redis.call('HSET', work_key, 'failures', failures, 'attempts', attempts)
+for i = 1, #notes, 2 do
+  if notes[i + 1] == '' then redis.call('HDEL', work_key, notes[i])
+  else redis.call('HSET', work_key, notes[i], notes[i + 1]) end
+end
 set_due(mailbox, due, wake)
 return due

@@ -1,234 +1,723 @@
-"""From customers and what is wanted to a call (B5)."""
+"""Which customer a record belongs to, and what is to be known first (B4, B5.1)."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from sync_worker.decide import plan as planning
-from sync_worker.decide.fold import Latch, Release
-from sync_worker.decide.plan import Bury, Do, Leave, Missing, Unknown, plan
-from sync_worker.domain import Outcome, Reason, Record, RecordType, Slot, SlotState, Source
-from tests.changes import ACCOUNT, COMPANY, CONTACT, GEOTAB, RECORDS, customer
-
-N = 8714402
-
-
-def latch(record=CONTACT, customer_id=N, evidence=True):
-    return Latch(record, customer_id, evidence)
-
-
-def given_customers(*customers):
-    return {one.id: one for one in customers}
-
-
-@pytest.mark.parametrize(
-    ("record", "call"),
-    [
-        (CONTACT, planning.LatchHubSpot(N, CONTACT.id, None)),
-        (COMPANY, planning.LatchHubSpot(N, None, COMPANY.id)),
-        (ACCOUNT, planning.LatchSalesforce(N, ACCOUNT.id)),
-        (GEOTAB, planning.LatchGeotab(N, GEOTAB.id)),
-    ],
-    ids=lambda value: getattr(value, "slot", ""),
+from sync_worker.decide.fold import Fill, Find, Keep, Latch, Release
+from sync_worker.decide.match import Query
+from sync_worker.decide.order import Write
+from sync_worker.decide.plan import (
+    NOT_NEWER,
+    Bury,
+    Done,
+    Leave,
+    Missing,
+    NoMatch,
+    Plan,
+    ReadCustomers,
+    Sweep,
+    Unknown,
 )
-def test_an_empty_slot_is_filled(record, call):
-    made = plan(latch(record), given_customers(customer(N)))
-    assert isinstance(made, Do)
-    assert made.call == call
-    assert made.outcome is Outcome.LATCHED
-    assert made.expect[record.slot] == record.id
+from sync_worker.decide.subject import Policy
+from sync_worker.domain import Marks, Outcome, Reason, Slot, SlotState
+from tests.changes import ACCOUNT, COMPANY, CONTACT, GEOTAB, RECORDS, named, party
+from tests.unit.decide.planning import REPLACE, buried, holder, planned, result, steps
+
+LOSER, OTHER_LOSER = named(ACCOUNT, "L1"), named(ACCOUNT, "L2")
+SF, GEO, HS = Slot.SALESFORCE_ACCOUNT, Slot.GEOTAB_CUSTOMER, Slot.HUBSPOT_CONTACT
+EMPTY = SlotState.EMPTY
 
 
-def test_b5_4_the_other_hubspot_id_is_kept():
-    made = plan(latch(CONTACT), given_customers(customer(N, hubspot_company="77")))
-    assert isinstance(made, Do)
-    assert made.call == planning.LatchHubSpot(N, CONTACT.id, "77")
-    assert made.expect == {Slot.HUBSPOT_CONTACT: CONTACT.id, Slot.HUBSPOT_COMPANY: "77"}
-    made = plan(latch(COMPANY), given_customers(customer(N, hubspot_contact="55")))
-    assert isinstance(made, Do)
-    assert made.call == planning.LatchHubSpot(N, "55", COMPANY.id)
+def matching(*names: str) -> Policy:
+    return Policy(match_by=frozenset(names), salesforce_unlatch=True)
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.slot)
-def test_b5_1_what_is_already_true_needs_no_call(record):
-    made = plan(latch(record), given_customers(customer(N, **{record.slot: record.id})))
-    assert made == Leave("already latched", (N,))
+ANY = matching("id", "link", "reference", "email")
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.slot)
-def test_b5_5_an_occupied_slot_is_a_conflict_that_names_both(record):
-    made = plan(latch(record), given_customers(customer(N, **{record.slot: "999"})))
-    assert isinstance(made, Bury)
-    assert made.reason is Reason.CONFLICT
-    assert record.mailbox in made.message
-    assert "999" in made.message
-    assert str(N) in made.message
-    assert made.customers == (N,)
+# --- B4.1: an explicit id
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.slot)
-def test_b5_5_a_record_that_another_customer_holds_is_a_conflict(record):
-    made = plan(
-        latch(record), given_customers(customer(N), customer(7, **{record.slot: record.id}))
+@pytest.mark.parametrize("record", RECORDS)
+@pytest.mark.parametrize("evidence", [True, False])
+def test_b3_7_a_claim_fills_an_empty_slot(record, evidence):
+    what = planned(party(Latch(record, 5, evidence)), holder(5))
+    assert steps(what, record.slot) == [(5, record.id)]
+    assert what.results == {record: Done(Outcome.LATCHED, "customer 5", (5,))}
+    assert what.releases == ()
+
+
+@pytest.mark.parametrize("evidence", [True, False])
+def test_b5_1_what_is_already_true_costs_no_write(evidence):
+    what = planned(party(Latch(GEOTAB, 5, evidence), {5: "holds"}), holder(5, GEOTAB))
+    assert what == Plan(
+        writes=(),
+        results={GEOTAB: Leave("already latched", (5,), at=5)},
+        companies={},
+        brings={},
+        releases=(),
     )
-    assert isinstance(made, Bury)
-    assert made.reason is Reason.CONFLICT
-    assert made.customers == (N, 7)
 
 
-@pytest.mark.parametrize(
-    "customers",
-    [
-        given_customers(customer(N, hubspot_contact="999")),
-        given_customers(customer(N), customer(7, hubspot_contact=CONTACT.id)),
-    ],
-    ids=["occupied", "held elsewhere"],
-)
-def test_b3_7_without_evidence_nothing_is_displaced(customers):
-    made = plan(latch(evidence=False), customers)
-    assert isinstance(made, Leave)
-    assert made.detail == "claim is not newer than the latch"
-    assert made.unmet
+def test_b5_4_a_write_names_both_slots_that_one_call_sets():
+    what = planned(party(Latch(CONTACT, 5, True)), holder(5, COMPANY))
+    pair = {HS: EMPTY, Slot.HUBSPOT_COMPANY: COMPANY.id}
+    assert what.writes == (Write(5, pair, {**pair, HS: CONTACT.id}),)
 
 
-def test_b3_7_without_evidence_an_empty_slot_is_filled():
-    assert isinstance(plan(latch(evidence=False), given_customers(customer(N))), Do)
+@pytest.mark.parametrize("record", [CONTACT, COMPANY])
+def test_b5_4_a_release_preserves_the_other_slot(record):
+    both = holder(5, CONTACT, hubspot_company=COMPANY.id)
+    what = planned(party(Release(record, None), {5: "holds"}), both)
+    (write,) = what.writes
+    assert write.after == {**write.before, record.slot: EMPTY}
 
 
-def test_b4_4_a_customer_that_is_not_there():
-    assert plan(latch(), {N: None}) == Missing(N)
-    assert plan(Release(GEOTAB, only=N), {N: None}) == Missing(N)
+def test_b4_5_the_customer_that_is_named_and_the_known_holders_are_read():
+    first = party(Latch(GEOTAB, 5, True), {6: "holds", 7: "released"})
+    assert planned(first) == ReadCustomers(frozenset({5}))
+    assert planned(first, holder(5)) == ReadCustomers(frozenset({6}))
+    assert isinstance(planned(first, holder(5), holder(6)), Plan)
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.slot)
-def test_b7_4_a_missing_key_is_unknown_and_nothing_is_written(record):
-    unknown = given_customers(customer(N, **{record.slot: SlotState.UNKNOWN}))
-    assert isinstance(plan(latch(record), unknown), Unknown)
-    assert isinstance(plan(Release(record, None), unknown), Unknown)
+@pytest.mark.parametrize("link", ["released", "gone"])
+def test_b4_5_where_nobody_is_known_to_hold_it_those_that_did_are_read(link):
+    first = party(Release(GEOTAB, None), {6: link, 7: link})
+    assert planned(first) == ReadCustomers(frozenset({6, 7}))
 
 
-@pytest.mark.parametrize(
-    ("record", "other"), [(CONTACT, "hubspot_company"), (COMPANY, "hubspot_contact")]
-)
-def test_b5_4_an_unknown_other_hubspot_slot_is_not_overwritten(record, other):
-    slots = {other: SlotState.UNKNOWN}
-    assert isinstance(plan(latch(record), given_customers(customer(N, **slots))), Unknown)
-    held = given_customers(customer(N, **slots, **{record.slot: record.id}))
-    assert isinstance(plan(Release(record, None), held), Unknown)
+def test_b4_1_an_explicit_id_is_final():
+    assert planned(party(Latch(GEOTAB, 5, True)), gone=[5]) == Missing(5)
 
 
-def test_b5_4_releasing_the_only_hubspot_id_unlatches():
-    for record in (CONTACT, COMPANY):
-        made = plan(Release(record, None), given_customers(customer(N, **{record.slot: record.id})))
-        assert isinstance(made, Do)
-        assert made.call == planning.UnlatchHubSpot(N)
-        assert made.outcome is Outcome.UNLATCHED
+def test_b4_5_a_latch_waits_for_no_sweep():
+    first = party(Latch(GEOTAB, 5, True), {6: "gone"})
+    assert isinstance(planned(first, holder(5), holder(6)), Plan)
 
 
-def test_b5_4_releasing_one_of_two_keeps_the_other():
-    both = given_customers(customer(N, hubspot_contact=CONTACT.id, hubspot_company=COMPANY.id))
-    made = plan(Release(CONTACT, None), both)
-    assert isinstance(made, Do)
-    assert made.call == planning.LatchHubSpot(N, None, COMPANY.id)
-    made = plan(Release(COMPANY, None), both)
-    assert isinstance(made, Do)
-    assert made.call == planning.LatchHubSpot(N, CONTACT.id, None)
-
-
-def test_geotab_is_released():
-    made = plan(Release(GEOTAB, N), given_customers(customer(N, geotab_customer=GEOTAB.id)))
-    assert isinstance(made, Do)
-    assert made.call == planning.UnlatchGeotab(N)
-    assert made.expect == {Slot.GEOTAB_CUSTOMER: SlotState.EMPTY}
-
-
-def test_b5_6_salesforce_is_released_only_where_a_path_is_set():
-    held = given_customers(customer(N, salesforce_account=ACCOUNT.id))
-    made = plan(Release(ACCOUNT, None), held)
-    assert isinstance(made, Bury)
-    assert made.reason is Reason.UNLATCH_UNSUPPORTED
-    made = plan(Release(ACCOUNT, None), held, salesforce_unlatch=True)
-    assert isinstance(made, Do)
-    assert made.call == planning.UnlatchSalesforce(N)
-
-
-def test_b5_1_a_release_that_is_already_true_needs_no_call():
-    read = given_customers(customer(N, hubspot_contact="999"))
-    assert plan(Release(CONTACT, N), read) == Leave(f"customer {N} does not hold it", (N,))
-    made = plan(Release(CONTACT, None), read, ours=True)
-    assert made == Leave(f"customer {N} does not hold it", (N,))
-
-
-def test_b4_5_who_took_a_record_away_may_have_put_it_anywhere():
-    made = plan(Release(CONTACT, None), given_customers(customer(N)), ours=False)
-    assert isinstance(made, Bury)
-    assert made.reason is Reason.CUSTOMER_NOT_FOUND
-
-
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.slot)
-def test_b7_4_a_holder_whose_slot_is_unknown_may_hold_it_still(record):
-    read = given_customers(customer(N), customer(7, **{record.slot: SlotState.UNKNOWN}))
-    assert isinstance(plan(latch(record), read), Unknown)
-
-
-def test_b4_2_several_holders_are_never_guessed_at():
-    both = given_customers(
-        customer(N, geotab_customer=GEOTAB.id), customer(7, geotab_customer=GEOTAB.id)
+@pytest.mark.parametrize("slot", [Slot.HUBSPOT_CONTACT, Slot.HUBSPOT_COMPANY])
+def test_b7_4_a_missing_key_is_unknown_and_not_empty(slot):
+    """The slot that is to be set, and the one that is to be preserved."""
+    what = planned(party(Latch(CONTACT, 5, True)), holder(5, **{slot: SlotState.UNKNOWN}))
+    assert what == Unknown(
+        f"Fusebill's answer for customer 5 leaves out its {slot} slot, so nothing was changed: "
+        "check that the integration is switched on for this Fusebill account"
     )
-    made = plan(Release(GEOTAB, None), both)
-    assert isinstance(made, Bury)
-    assert made.reason is Reason.AMBIGUOUS_MATCH
-    assert set(made.customers) == {N, 7}
 
 
-def test_a_release_nobody_is_known_for_waits_for_a_person():
-    made = plan(Release(GEOTAB, None), {})
-    assert isinstance(made, Bury)
-    assert made.reason is Reason.CUSTOMER_NOT_FOUND
+def test_b7_4_a_slot_that_is_not_concerned_may_be_unknown():
+    unknown = holder(5, salesforce_account=SlotState.UNKNOWN, hubspot_company=SlotState.UNKNOWN)
+    assert steps(planned(party(Latch(GEOTAB, 5, True)), unknown), GEO) == [(5, GEOTAB.id)]
 
 
-def test_geotab_ids_are_text():
-    """`"0909909"` stays what it is, and is not 909909."""
-    record = Record(Source.GEOTAB, "ACCT01", RecordType.CUSTOMER, "0909909")
-    made = plan(latch(record), given_customers(customer(N, geotab_customer="909909")))
-    assert isinstance(made, Bury)
+# --- B3.7: without evidence nobody is displaced
 
 
-VALUES = st.sampled_from([SlotState.EMPTY, SlotState.UNKNOWN, "1", "2", CONTACT.id, GEOTAB.id])
-CUSTOMERS = st.builds(
-    customer,
-    st.sampled_from([1, 2, 3]),
-    hubspot_contact=VALUES,
-    hubspot_company=VALUES,
-    geotab_customer=VALUES,
+@pytest.mark.parametrize(
+    ("customers", "leave"),
+    [
+        pytest.param(
+            [holder(5, named(GEOTAB, "x"))],
+            Leave(NOT_NEWER, (5,), unmet=True),
+            id="another record is there",
+        ),
+        pytest.param(
+            [holder(5), holder(6, GEOTAB)],
+            Leave(NOT_NEWER, (5, 6), unmet=True, at=6),
+            id="another customer holds it",
+        ),
+        pytest.param(
+            [holder(5), holder(7, GEOTAB), holder(6, GEOTAB)],
+            Leave(NOT_NEWER, (5, 6, 7), unmet=True),
+            id="two others hold it",
+        ),
+    ],
 )
+@pytest.mark.parametrize("policy", [Policy(), REPLACE])
+def test_b3_7_only_evidence_displaces(customers, leave, policy):
+    links = {one.id: "holds" for one in customers if one.holds(GEOTAB)}
+    what = planned(party(Latch(GEOTAB, 5, False), links), *customers, policy=policy)
+    assert what.writes == ()
+    assert result(what) == leave
+    assert NOT_NEWER == "claim is not newer than the latch"
 
 
-@given(
-    st.lists(CUSTOMERS, max_size=3),
-    st.sampled_from([CONTACT, COMPANY, GEOTAB]),
-    st.booleans(),
-    st.none() | st.sampled_from([1, 2, 3]),
+def test_b4_5_a_refused_latch_whose_holder_a_sweep_found_is_a_conflict_without_evidence():
+    first = party(Latch(GEOTAB, 5, False), {6: "holds"})
+    why = buried(planned(first, holder(5), holder(6, GEOTAB), refused=True, swept=True))
+    assert why.reason is Reason.CONFLICT
+    assert why.customers == (5, 6)
+
+
+def test_b4_5_and_a_move_with_it():
+    first = party(Latch(GEOTAB, 5, True), {6: "holds"})
+    what = planned(first, holder(5), holder(6, GEOTAB), refused=True, swept=True)
+    assert result(what).outcome is Outcome.MOVED
+
+
+# --- B4.1: hints
+
+FULL = Find(GEOTAB, "C-1", "a@example.org", "0070440")
+BY_REFERENCE, BY_EMAIL = Query("reference", "C-1"), Query("email", "a@example.org")
+
+
+@pytest.mark.parametrize(
+    ("policy", "wish", "asks"),
+    [
+        (ANY, FULL, BY_REFERENCE),
+        (matching("reference"), FULL, BY_REFERENCE),
+        (matching("email"), FULL, BY_EMAIL),
+        (ANY, Find(GEOTAB, email="a@example.org"), BY_EMAIL),
+        (ANY, Find(GEOTAB, previous="0070440"), Sweep()),
+        (matching("link"), FULL, Sweep()),
+    ],
 )
-def test_a_call_never_loses_an_id_that_is_not_meant(customers, record, evidence, named):
-    """Whatever was read: no unknown slot is written over, no occupant displaced, no other
-    record's id dropped.
-    """
-    read = given_customers(*customers)
-    wanted = Release(record, None) if named is None else Latch(record, named, evidence)
-    made = plan(wanted, read)
-    if not isinstance(made, Do):
-        return
-    before = read[made.call.customer_id].slots
-    after = {**before, **made.expect}
-    for slot in Slot:
-        if slot is record.slot:
-            assert before[slot] == (record.id if named is None else SlotState.EMPTY)
-        else:
-            assert after[slot] == before[slot]
-    if isinstance(made.call, planning.LatchHubSpot):
-        sent = {Slot.HUBSPOT_CONTACT: made.call.contact, Slot.HUBSPOT_COMPANY: made.call.company}
-        for slot, value in sent.items():
-            assert after[slot] == (value or SlotState.EMPTY)
+def test_b4_1_only_what_match_by_allows_is_asked_for(policy, wish, asks):
+    assert planned(party(wish), policy=policy) == asks
+
+
+def test_b4_1_the_ways_are_tried_in_their_order():
+    first = party(FULL, {6: "holds"})
+    assert planned(first, policy=ANY) == ReadCustomers(frozenset({6}))
+    known = {"policy": ANY, "previous_links": {7: "holds"}}
+    assert planned(first, holder(6), **known) == ReadCustomers(frozenset({7}))
+    assert planned(first, holder(6), holder(7), **known) == BY_REFERENCE
+    found = {BY_REFERENCE: ()}
+    assert planned(first, holder(6), holder(7), **known, found=found) == BY_EMAIL
+    found |= {BY_EMAIL: (8,)}
+    assert planned(first, holder(6), holder(7), **known, found=found) == ReadCustomers(
+        frozenset({8})
+    )
+    what = planned(first, holder(6), holder(7), holder(8), **known, found=found)
+    assert steps(what, GEO) == [(8, GEOTAB.id)]
+    assert result(what) == Done(Outcome.LATCHED, "customer 8", (8,))
+
+
+@pytest.mark.parametrize(
+    ("customers", "leave"),
+    [
+        ([holder(6, GEOTAB)], Leave("already latched", (6,), at=6)),
+        ([holder(6, GEOTAB), holder(7, GEOTAB)], Leave("already latched", (6, 7))),
+    ],
+)
+def test_b4_1_the_customer_that_holds_the_record_is_its_customer(customers, leave):
+    first = party(FULL, {one.id: "holds" for one in customers})
+    what = planned(first, *customers, policy=ANY)
+    assert what.writes == ()
+    assert result(what) == leave
+
+
+def test_b3_12_a_hint_of_what_is_left_of_a_merge_leaves_no_merged_record_in_its_place():
+    first = party(Find(ACCOUNT, "C-1"), {6: "holds"}, former=[LOSER])
+    what = planned(first, holder(6, LOSER))
+    assert steps(what, SF) == [(6, ACCOUNT.id)]
+
+
+def test_b4_1_holding_it_is_no_way_to_find_it_where_link_is_off():
+    first = party(Find(GEOTAB, "C-1"), {6: "holds"})
+    policy = matching("reference")
+    assert planned(first, holder(6, GEOTAB), policy=policy) == BY_REFERENCE
+    what = planned(first, holder(6, GEOTAB), holder(5), policy=policy, found={BY_REFERENCE: (5,)})
+    assert result(what) == Leave("customer 6 holds it", (6,), unmet=True, at=6)
+    assert what.writes == ()
+
+
+@pytest.mark.parametrize("kind", ["reference", "email"])
+def test_b4_2_never_the_first_of_several(kind):
+    wish = Find(GEOTAB, **{kind: "C-1"})
+    found = {Query(kind, "C-1"): (5, 6)}
+    why = buried(planned(party(wish), policy=ANY, found=found))
+    assert why == Bury(
+        Reason.AMBIGUOUS_MATCH,
+        f"{GEOTAB.mailbox} names its customer by its {kind}, which several customers have: "
+        "customer 5 and customer 6.",
+        "Write the Fusebill id of the right one into the record's link field; that closes this.",
+        (5, 6),
+    )
+
+
+def test_b4_2_several_references_stop_before_the_email_is_asked_for():
+    wish = Find(GEOTAB, "C-1", "a@example.org")
+    assert buried(planned(party(wish), policy=ANY, found={BY_REFERENCE: (5, 6)}))
+
+
+@pytest.mark.parametrize("kind", ["reference", "email"])
+def test_b4_3_what_cannot_be_asked_for_needs_a_person(kind):
+    wish = Find(GEOTAB, **{kind: "C;1"})
+    why = buried(planned(party(wish), policy=ANY, found={Query(kind, "C;1"): None}))
+    assert why == Bury(
+        Reason.CUSTOMER_NOT_FOUND,
+        f"{GEOTAB.mailbox} names its customer by a {kind} that Fusebill cannot be asked for: it "
+        "holds a sign of the query grammar (; : , * |).",
+        "Write the customer's Fusebill id into the record's link field; that closes this.",
+        (),
+    )
+
+
+@pytest.mark.parametrize(
+    ("wish", "policy", "swept", "what"),
+    [
+        pytest.param(
+            Find(GEOTAB, email="a@example.org"),
+            ANY,
+            False,
+            Leave("no customer has this email", outcome=Outcome.IGNORED),
+            id="email",
+        ),
+        pytest.param(
+            Find(GEOTAB, "C-1"),
+            ANY,
+            False,
+            NoMatch("No customer in Fusebill has the reference 'C-1'."),
+            id="reference",
+        ),
+        pytest.param(
+            Find(GEOTAB, "C-1", "a@example.org"),
+            ANY,
+            False,
+            NoMatch("No customer in Fusebill has the reference 'C-1'."),
+            id="both",
+        ),
+        pytest.param(
+            Find(GEOTAB, "C-1", "a@example.org"),
+            matching("email"),
+            False,
+            Leave("no customer has this email", outcome=Outcome.IGNORED),
+            id="both, the email alone allowed",
+        ),
+        pytest.param(
+            Find(GEOTAB, previous="0070440"), ANY, False, Sweep(), id="previous, not swept"
+        ),
+        pytest.param(
+            Find(GEOTAB, previous="0070440"),
+            ANY,
+            True,
+            NoMatch("No customer in Fusebill has the id '0070440'."),
+            id="previous",
+        ),
+        pytest.param(
+            Find(GEOTAB, "C-1", previous="0070440"), ANY, False, Sweep(), id="previous comes first"
+        ),
+    ],
+)
+def test_b4_4_nobody_found(wish, policy, swept, what):
+    found = {BY_REFERENCE: (), BY_EMAIL: ()}
+    told = planned(party(wish), policy=policy, found=found, swept=swept)
+    assert (result(told) if isinstance(told, Plan) else told) == what
+
+
+# --- B3.4: the id that it had before
+
+
+def test_b3_4_who_holds_the_previous_id_is_the_customer():
+    first = party(Find(GEOTAB, previous="0070440"))
+    what = planned(
+        first, holder(7, geotab_customer="0070440"), holder(8), previous_links={7: "holds"}
+    )
+    assert steps(what, GEO) == [(7, GEOTAB.id)]
+    assert result(what) == Done(Outcome.MOVED, "in the place of 0070440 at customer 7", (7,))
+    assert what.releases == ()
+
+
+def test_b3_4_only_who_holds_it_now_is_read():
+    links = {7: "released", 8: "gone"}
+    first = party(Find(GEOTAB, previous="0070440"))
+    assert planned(first, previous_links=links) == Sweep()
+
+
+def test_b4_1_several_that_hold_the_previous_id_stop():
+    first = party(Find(GEOTAB, "C-1", previous="0070440"))
+    both = [holder(n, geotab_customer="0070440") for n in (8, 7)]
+    why = buried(planned(first, *both, previous_links={7: "holds", 8: "holds"}))
+    assert why.reason is Reason.AMBIGUOUS_MATCH
+    assert why.customers == (7, 8)
+    assert "its customer by its previous id, which several customers have" in why.message
+
+
+def test_b4_1_the_previous_id_is_a_way_of_link():
+    first = party(Find(GEOTAB, "C-1", previous="0070440"))
+    seven = holder(7, geotab_customer="0070440")
+    what = planned(
+        first, seven, policy=matching("reference"), previous_links={7: "holds"}, found={}
+    )
+    assert what == BY_REFERENCE
+
+
+def test_b3_4_a_claim_takes_the_place_of_the_previous_id():
+    first = party(Latch(GEOTAB, 5, True, "0070440"))
+    what = planned(first, holder(5, geotab_customer="0070440"))
+    assert steps(what, GEO) == [(5, GEOTAB.id)]
+    assert what.releases == ()
+
+
+# --- B3.11, B4.1: filling
+
+
+@pytest.mark.parametrize(
+    ("links", "customers", "gone", "leave"),
+    [
+        pytest.param(
+            {5: "holds"},
+            [holder(5, GEOTAB)],
+            [],
+            Leave("already latched", (5,), at=5),
+            id="it is there",
+        ),
+        pytest.param(
+            {6: "holds"},
+            [holder(5), holder(6, GEOTAB)],
+            [],
+            Leave("customer 6 holds it", (6,), unmet=True, at=6),
+            id="it is elsewhere",
+        ),
+        pytest.param(
+            {6: "holds", 7: "holds"},
+            [holder(5), holder(7, GEOTAB), holder(6, GEOTAB)],
+            [],
+            Leave("customer 6 holds it", (6, 7), unmet=True, at=6),
+            id="in two places",
+        ),
+        pytest.param(
+            {},
+            [],
+            [5],
+            Leave("customer 5 is not there any more", unmet=True),
+            id="the customer is gone",
+        ),
+        pytest.param(
+            {},
+            [holder(5, named(GEOTAB, "x"))],
+            [],
+            Leave(NOT_NEWER, (5,), unmet=True),
+            id="its place is taken",
+        ),
+    ],
+)
+@pytest.mark.parametrize("policy", [Policy(), REPLACE])
+def test_b3_11_only_what_is_free_is_filled(links, customers, gone, leave, policy):
+    first = party(Fill(GEOTAB, 5, "it was there"), links)
+    what = planned(first, *customers, gone=gone, policy=policy)
+    assert what.writes == ()
+    assert result(what) == leave
+
+
+def test_b3_11_a_restored_record_goes_back_to_a_free_place():
+    first = party(Fill(GEOTAB, 5, "it was there"), {5: "released"})
+    assert planned(first) == ReadCustomers(frozenset({5}))
+    what = planned(first, holder(5))
+    assert steps(what, GEO) == [(5, GEOTAB.id)]
+    assert result(what).outcome is Outcome.LATCHED
+
+
+# --- releases
+
+
+@pytest.mark.parametrize("wish", [Release(GEOTAB, None), Release(GEOTAB, None, gone=True)])
+def test_b3_an_unlink_releases_it_from_its_holder(wish):
+    what = planned(party(wish, {5: "holds"}), holder(5, GEOTAB))
+    assert steps(what, GEO) == [(5, "")]
+    assert result(what) == Done(Outcome.UNLATCHED, "customer 5", (5,))
+    assert what.releases == ((5, GEOTAB.id),)
+
+
+def test_b4_2_a_release_from_one_of_several_needs_a_person():
+    first = party(Release(GEOTAB, None), {6: "holds", 5: "holds"})
+    why = buried(planned(first, holder(6, GEOTAB), holder(5, GEOTAB)))
+    assert why == Bury(
+        Reason.AMBIGUOUS_MATCH,
+        f"{GEOTAB.mailbox} is to be released, but several customers hold it: customer 5 and "
+        "customer 6.",
+        "Unlatch it in Fusebill from those it does not belong to, then replay this.",
+        (5, 6),
+    )
+
+
+def test_b3_12_what_is_left_of_a_merge_is_released_under_every_id():
+    first = party(Release(ACCOUNT, None), {5: "holds", 6: "holds"}, former=[LOSER])
+    what = planned(first, holder(6, ACCOUNT), holder(5, LOSER), policy=ANY)
+    assert steps(what, SF) == [(5, ""), (6, "")]
+    assert result(what) == Done(Outcome.UNLATCHED, "customer 5, 6", (5, 6))
+    assert what.releases == ((5, "L1"), (6, ACCOUNT.id))
+
+
+@pytest.mark.parametrize(
+    ("links", "swept", "told"),
+    [
+        ({}, False, Sweep()),
+        ({5: "gone"}, False, Sweep()),
+        ({5: "holds"}, False, Sweep()),
+        ({5: "released", 6: "gone"}, False, Sweep()),
+        ({5: "released"}, False, Leave("no customer holds it", (5,))),
+        ({6: "released", 5: "released"}, False, Leave("no customer holds it", (5, 6))),
+        ({}, True, Leave("no customer holds it")),
+        ({5: "gone"}, True, Leave("no customer holds it", (5,))),
+    ],
+)
+def test_b4_5_held_by_nobody_is_concluded_from_a_sweep_only_or_from_our_own_calls(
+    links, swept, told
+):
+    first = party(Release(GEOTAB, None), links)
+    what = planned(first, *(holder(n) for n in links), swept=swept)
+    assert (result(what) if isinstance(what, Plan) else what) == told
+
+
+def test_b3_4_a_release_that_names_a_customer_touches_no_other():
+    first = party(Release(GEOTAB, 5), {6: "holds"})
+    assert planned(first) == ReadCustomers(frozenset({5}))
+    what = planned(first, holder(5, GEOTAB))
+    assert steps(what, GEO) == [(5, "")]
+    assert result(planned(first, holder(5))) == Leave("customer 5 does not hold it", (5,))
+    assert planned(first, gone=[5]) == Missing(5)
+
+
+def test_b3_12_a_release_that_names_a_customer_is_of_every_id():
+    first = party(Release(ACCOUNT, 5), former=[LOSER])
+    assert steps(planned(first, holder(5, LOSER), policy=ANY), SF) == [(5, "")]
+
+
+# --- B3.6: what stays
+
+
+@pytest.mark.parametrize(
+    ("customers", "detail", "leave"),
+    [
+        ([holder(5, GEOTAB)], "", Leave("customer 5 holds it", (5,), at=5)),
+        ([holder(5, GEOTAB)], "why", Leave("why", (5,), at=5)),
+        ([holder(6, GEOTAB), holder(5, GEOTAB)], "", Leave("", (5, 6))),
+        ([], "", Leave("")),
+    ],
+)
+def test_b3_6_what_is_to_be_kept_stays(customers, detail, leave):
+    links = {one.id: "holds" for one in customers}
+    what = planned(party(Keep(GEOTAB, detail, merged=True), links), *customers)
+    assert what.writes == ()
+    assert result(what) == leave
+
+
+# --- B3.12: merges
+
+
+@pytest.mark.parametrize("wish", [Keep(ACCOUNT, ""), Keep(ACCOUNT, "", merged=True)])
+@pytest.mark.parametrize("unlatch", [True, False])
+def test_b3_12_what_is_left_of_a_merge_takes_the_place_of_the_merged(wish, unlatch):
+    """Salesforce latches it by force, and so no unlatching is needed (B5.6)."""
+    policy = Policy(salesforce_unlatch=unlatch)
+    what = planned(party(wish, {5: "holds"}, former=[LOSER]), holder(5, LOSER), policy=policy)
+    assert steps(what, SF) == [(5, ACCOUNT.id)]
+    assert what.writes[0].displaces == (SF,)
+    assert result(what) == Done(Outcome.MOVED, "in the place of L1 at customer 5", (5,))
+    assert what.releases == ()
+
+
+def test_b3_12_where_it_is_already_nothing_is_written():
+    first = party(Keep(ACCOUNT, ""), {5: "holds"}, former=[LOSER])
+    what = planned(first, holder(5, ACCOUNT))
+    assert what.writes == ()
+    assert result(what) == Leave("customer 5 holds it", (5,), at=5)
+
+
+@pytest.mark.parametrize(
+    ("holders", "message"),
+    [
+        ([holder(5, ACCOUNT), holder(6, LOSER)], "customer 5 and customer 6"),
+        ([holder(6, LOSER), holder(5, OTHER_LOSER)], "customer 5 and customer 6"),
+    ],
+)
+@pytest.mark.parametrize("claims", [None, "", "7", "abc"])
+def test_b3_12_two_holders_are_a_conflict(holders, message, claims):
+    links = {one.id: "holds" for one in holders}
+    first = party(Keep(ACCOUNT, ""), links, former=[LOSER, OTHER_LOSER], claims=claims)
+    why = buried(planned(first, *holders, policy=ANY))
+    assert why == Bury(
+        Reason.CONFLICT,
+        f"L1, L2 were merged into {ACCOUNT.mailbox}, and {message} hold one each.",
+        "Set the link field of the record that is left to the customer it belongs to, or unlatch "
+        "the others in Fusebill and replay this.",
+        (5, 6),
+    )
+
+
+def test_b3_12_the_same_for_a_claim_that_names_neither():
+    first = party(Latch(ACCOUNT, 7, True), {5: "holds", 6: "holds"}, former=[LOSER])
+    why = buried(planned(first, holder(5, ACCOUNT), holder(6, LOSER), holder(7), policy=ANY))
+    assert why.reason is Reason.CONFLICT
+    assert why.customers == (5, 6)
+
+
+@pytest.mark.parametrize("named_one", [5, 6])
+@pytest.mark.parametrize("evidence", [True, False, None])
+def test_b3_12_unless_its_own_id_names_one_then_the_other_is_released(named_one, evidence):
+    wish = Keep(ACCOUNT, "") if evidence is None else Latch(ACCOUNT, named_one, evidence)
+    first = party(wish, {5: "holds", 6: "holds"}, former=[LOSER], claims=str(named_one))
+    what = planned(first, holder(5, ACCOUNT), holder(6, LOSER), policy=ANY)
+    other = 11 - named_one
+    expected = [(6, "")] if named_one == 5 else [(5, ""), (6, ACCOUNT.id)]
+    assert steps(what, SF) == expected
+    assert result(what) == Done(
+        Outcome.MOVED, f"from customer {other} to {named_one}", (named_one, other)
+    )
+    assert what.releases == ()
+
+
+def test_b3_12_a_claim_moves_what_a_merged_record_left():
+    """The record it was latched by is no more: that needs no evidence."""
+    first = party(Latch(ACCOUNT, 5, False), {6: "holds"}, former=[LOSER])
+    what = planned(first, holder(5), holder(6, LOSER), policy=ANY)
+    assert sorted(steps(what, SF)) == [(5, ACCOUNT.id), (6, "")]
+    assert what.releases == ()
+
+
+def test_b3_12_a_claim_that_may_displace_nobody_leaves_it_where_the_merged_record_was():
+    first = party(Latch(ACCOUNT, 5, False), {6: "holds"}, former=[LOSER])
+    what = planned(first, holder(5, named(ACCOUNT, "x")), holder(6, LOSER), policy=ANY)
+    assert steps(what, SF) == [(6, ACCOUNT.id)]
+
+
+ENDED = {LOSER: Marks(ended_on=5), OTHER_LOSER: Marks()}
+
+
+@pytest.mark.parametrize(
+    ("merged_now", "customers", "gone", "writes", "told"),
+    [
+        pytest.param(
+            True,
+            [holder(5)],
+            [],
+            [(5, ACCOUNT.id)],
+            Done(Outcome.LATCHED, "customer 5", (5,)),
+            id="it is free",
+        ),
+        pytest.param(False, [holder(5)], [], [], Leave("why"), id="the merge is no news"),
+        pytest.param(
+            True, [holder(5, named(ACCOUNT, "x"))], [], [], Leave("why"), id="it is taken"
+        ),
+        pytest.param(True, [], [5], [], Leave("why"), id="it is gone"),
+    ],
+)
+def test_b3_12_a_merge_told_after_the_deletion_that_it_explains(
+    merged_now, customers, gone, writes, told
+):
+    first = party(Keep(ACCOUNT, "why", merged=merged_now), {}, former=ENDED)
+    what = planned(first, *customers, gone=gone)
+    assert steps(what, SF) == writes
+    assert result(what) == told
+
+
+def test_b3_12_the_customer_that_a_merged_record_left_is_read():
+    first = party(Keep(ACCOUNT, "why", merged=True), {}, former=ENDED)
+    assert planned(first) == ReadCustomers(frozenset({5}))
+
+
+def test_b3_12_two_that_they_left_need_a_decision():
+    former = {LOSER: Marks(ended_on=5), OTHER_LOSER: Marks(ended_on=6)}
+    first = party(Keep(ACCOUNT, "why", merged=True), {}, former=former)
+    what = planned(first, holder(5), holder(6))
+    assert what.writes == ()
+    assert result(what) == Leave("why")
+
+
+@pytest.mark.parametrize(
+    ("merged_now", "swept", "links", "told"),
+    [
+        (True, False, {}, Sweep()),
+        (True, True, {}, Leave("why")),
+        (True, False, {5: "released"}, Leave("why", (5,))),
+        (False, False, {}, Leave("why")),
+    ],
+)
+def test_b3_12_a_merge_told_now_must_know_who_holds_the_merged(merged_now, swept, links, told):
+    first = party(Keep(ACCOUNT, "why", merged=merged_now), links, former=[LOSER])
+    what = planned(first, *(holder(n) for n in links), swept=swept)
+    assert (result(what) if isinstance(what, Plan) else what) == told
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        Latch(ACCOUNT, 5, True),
+        Keep(ACCOUNT, "why", merged=True),
+        Fill(ACCOUNT, 5, ""),
+        Find(ACCOUNT, "C-1"),
+        Release(ACCOUNT, None),
+    ],
+)
+def test_b3_12_a_merge_of_which_a_holder_may_be_overlooked_waits_for_a_sweep(wish):
+    first = party(wish, {5: "holds"}, former=[LOSER], untraced=True)
+    assert planned(first, holder(5, ACCOUNT)) == Sweep()
+    what = planned(first, holder(5, ACCOUNT), swept=True, policy=ANY)
+    assert isinstance(what, Plan)
+
+
+# --- B3.12: what was unlinked before it was merged
+
+
+@pytest.mark.parametrize(
+    ("wish", "customers", "writes", "told", "releases"),
+    [
+        pytest.param(
+            Keep(ACCOUNT, "why"),
+            [holder(6, LOSER)],
+            [(6, "")],
+            Done(Outcome.UNLATCHED, "customer 6", (6,)),
+            ((6, "L1"),),
+            id="it is let go of and not taken over",
+        ),
+        pytest.param(
+            Keep(ACCOUNT, "why"),
+            [holder(5, ACCOUNT), holder(6, LOSER)],
+            [(6, "")],
+            Done(Outcome.MOVED, "from customer 6 to 5", (5, 6)),
+            ((6, "L1"),),
+            id="what is left stays where it is",
+        ),
+        pytest.param(
+            Latch(ACCOUNT, 5, False),
+            [holder(5), holder(6, LOSER)],
+            [(5, ACCOUNT.id), (6, "")],
+            Done(Outcome.MOVED, "from customer 6 to 5", (5, 6)),
+            ((6, "L1"),),
+            id="or goes where it claims",
+        ),
+        pytest.param(
+            Latch(ACCOUNT, 5, False),
+            [holder(5, ACCOUNT)],
+            [],
+            Leave("already latched", (5,), at=5),
+            (),
+            id="nobody holds it",
+        ),
+    ],
+)
+def test_b3_12_what_was_unlinked_before_it_was_merged_is_let_go_of(
+    wish, customers, writes, told, releases
+):
+    links = {one.id: "holds" for one in customers if one.slots[SF] is not EMPTY}
+    first = party(wish, links, former=[LOSER], unlinked=frozenset({"L1"}))
+    what = planned(first, *customers, policy=ANY)
+    assert steps(what, SF) == writes
+    assert result(what) == told
+    assert what.releases == releases
+
+
+def test_b3_12_a_conflict_lets_go_of_nothing():
+    first = party(
+        Latch(ACCOUNT, 5, True),
+        {6: "holds", 7: "holds", 8: "holds"},
+        former=[LOSER, OTHER_LOSER],
+        unlinked=frozenset({"L1"}),
+    )
+    customers = [holder(5), holder(6, LOSER), holder(7, OTHER_LOSER), holder(8, ACCOUNT)]
+    assert buried(planned(first, *customers, policy=ANY)).reason is Reason.CONFLICT
+
+
+def test_b3_12_a_claim_told_before_the_merge_may_name_a_third_customer():
+    """It was not decided yet: the customer that it names comes along, and the others are let go."""
+    first = party(
+        Latch(ACCOUNT, 7, True),
+        {5: "holds", 6: "holds"},
+        former=[LOSER],
+        undecided=frozenset({7}),
+    )
+    what = planned(first, holder(5, ACCOUNT), holder(6, LOSER), holder(7), policy=ANY)
+    assert sorted(steps(what, SF)) == [(5, ""), (6, ""), (7, ACCOUNT.id)]

@@ -69,3 +69,45 @@ def test_b6_1_each_wait_is_spread_by_a_fifth(jitter, failures):
     decision = decided(Trouble.TRANSIENT, failures, jitter=jitter)
     assert isinstance(decision, Wait)
     assert 0.799 * SCHEDULE[failures] <= decision.seconds <= 1.201 * SCHEDULE[failures]
+
+
+CREATE_IT = (
+    "Create that customer in Fusebill and replay this, or correct the link field on the record."
+)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "next_step"),
+    [
+        (Trouble.TRANSIENT, "Mend what the last attempt complains of, then replay this."),
+        (Trouble.REJECTED, "Correct what Fusebill complains of, then replay this."),
+        (Trouble.RELAYED_NOT_FOUND, "Correct what Fusebill complains of, then replay this."),
+        (
+            Trouble.GONE_CUSTOMER,
+            CREATE_IT,
+        ),
+    ],
+)
+def test_b6_9_what_is_given_up_says_what_to_do_next(trouble, next_step):
+    ended = decided(trouble, 99)
+    assert isinstance(ended, GiveUp)
+    assert ended.next_step == next_step
+
+
+@pytest.mark.parametrize(("jitter", "seconds"), [(-1.0, 48.0), (0.0, 60.0), (1.0, 72.0)])
+def test_b6_4_a_refused_key_is_tried_again_in_a_minute(jitter, seconds):
+    assert decided(Trouble.UNAUTHORIZED, 3, jitter=jitter) == Wait(pytest.approx(seconds), 3)
+
+
+@pytest.mark.parametrize(("jitter", "seconds"), [(-1.0, 24.0), (1.0, 36.0)])
+def test_b6_1_a_step_is_spread_both_ways(jitter, seconds):
+    assert decided(Trouble.TRANSIENT, 1, jitter=jitter) == Wait(pytest.approx(seconds), 2)
+
+
+def test_b6_1_no_schedule_is_walked_beyond_its_end():
+    """A short one ends before the steps that a missing customer is given."""
+    short = {"schedule": (5, 30), "not_found_steps": 5, "jitter": 0.0}
+    assert after(Trouble.MISSING_CUSTOMER, failures=1, **short) == Wait(30, 2)
+    ended = after(Trouble.MISSING_CUSTOMER, failures=2, **short)
+    assert isinstance(ended, GiveUp)
+    assert ended.reason is Reason.CUSTOMER_NOT_FOUND

@@ -1,0 +1,184 @@
+"""Carry out a plan: one call after the other, each checked by the answer it gets (B5.1, B5.4).
+
+No call rests on a reading that is too old, and none is sent without every lease (B5.3). What a
+plan lets go of is written down before, so that it can be put back if the rest is refused (B5.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from sync_worker.decide import order
+from sync_worker.decide.order import Value, Write
+from sync_worker.decide.plan import Plan
+from sync_worker.domain import Customer, Slot, SlotState
+from sync_worker.fusebill import errors
+from sync_worker.fusebill.client import FusebillClient
+from sync_worker.gather import Busy, Gatherer
+from sync_worker.inbox.inbox import Intent
+
+PRESERVE_SECONDS = 5.0
+"""A slot that a call preserves was read at most this long before the call (B5.4)."""
+
+SNAPSHOT_SECONDS = 30.0
+"""What any other call rests on was read at most this long before it (B7.4)."""
+
+
+class Changed(Exception):
+    """A customer is not as the plan takes it to be: plan anew."""
+
+
+class Unmet(Exception):
+    """An answer cannot be decided on, or a call did not have its effect; it may later."""
+
+
+class LetGo(msgspec.Struct, frozen=True):
+    """What a plan lets go of before it is put elsewhere."""
+
+    customer: int
+    slot: Slot
+    id: str
+
+
+@dataclass(slots=True)
+class Writer:
+    """Sends the writes of one convergence."""
+
+    gatherer: Gatherer
+    because: str
+    """The change that brings them about: its mailbox and number."""
+
+    def carry_out(self, plan: Plan) -> None:
+        """Send the writes of a plan in order.
+
+        Raises Changed, Unmet, Busy, LeaseLost, and what the client raises.
+        """
+        for at, write in enumerate(plan.writes):
+            self._send(write, undo=self._undo(plan, at))
+
+    def _undo(self, plan: Plan, at: int) -> str:
+        """What is let go of up to this write and put elsewhere after it, with that of before."""
+        let_go = decode_undo(self.gatherer.claim.undo)
+        later = {(s, v) for write in plan.writes for s, v in write.after.items()}
+        for write in plan.writes[: at + 1]:
+            let_go += [
+                LetGo(write.customer_id, slot, before)
+                for slot, before in write.before.items()
+                if isinstance(before, str)
+                and write.after[slot] != before
+                and _placed(slot, before, later)
+            ]
+        return msgspec.json.encode(list(dict.fromkeys(let_go))).decode() if let_go else ""
+
+    def _send(self, write: Write, *, undo: str = "") -> None:
+        gatherer = self.gatherer
+        self._check_fresh(write)
+        intent = Intent(
+            write.customer_id,
+            self.because,
+            {slot: _text(value) for slot, value in write.after.items()},
+            frozenset(write.displaces),
+            undo,
+        )
+        sent_at = gatherer.hold([write.customer_id], to_write=intent)
+        gatherer.claim.undo = undo
+        at = gatherer.monotonic()
+        customer = issue(gatherer.fusebill, write)
+        gatherer.links.observe(customer, sent_at=sent_at, written=True)
+        gatherer.customers[customer.id] = customer
+        gatherer.read_at[customer.id] = at
+        for slot, value in write.after.items():
+            if customer.slots[slot] != value:
+                # The next try reads the customer: if it is as it should be, that settles it.
+                raise Unmet(
+                    f"Fusebill answered the call for customer {customer.id} with success, but its "
+                    f"{slot} slot was not as it should be then"
+                )
+
+    def _check_fresh(self, write: Write) -> None:
+        """Read again what was read too long ago; it must be as the plan takes it to be."""
+        gatherer = self.gatherer
+        limit = PRESERVE_SECONDS if Slot.HUBSPOT_CONTACT in write.after else SNAPSHOT_SECONDS
+        read_at = gatherer.read_at.get(write.customer_id)
+        if read_at is None or gatherer.monotonic() - read_at > limit:
+            gatherer.read([write.customer_id])
+            if gatherer.monotonic() - gatherer.read_at[write.customer_id] > limit:
+                raise Changed
+        customer = gatherer.customers.get(write.customer_id)
+        if customer is None or any(customer.slots[s] != v for s, v in write.before.items()):
+            raise Changed
+
+    def put_back(self) -> str:
+        """Put back what was let go of, where its slot is still free (B5.2).
+
+        Gives a sentence for the dead letter, "" if nothing was let go of. Raises LeaseLost.
+        """
+        let_go = decode_undo(self.gatherer.claim.undo)
+        told = [self._put_back(one) for one in reversed(let_go)]
+        return " ".join(sentence for sentence in told if sentence)
+
+    def _put_back(self, one: LetGo) -> str:
+        where = f"{one.id} to customer {one.customer}"
+        try:
+            self.gatherer.read([one.customer, *self._holders(one)])
+            customer = self.gatherer.customers[one.customer]
+            if any(c and c.slots[one.slot] == one.id for c in self.gatherer.customers.values()):
+                return ""
+            if customer is None or customer.slots[one.slot] is not SlotState.EMPTY:
+                return f"Could not put back {where}: its place is taken."
+            slots = order.SET_TOGETHER.get(one.slot, (one.slot,))
+            target = {one.customer: {one.slot: one.id}}
+            for write in order.writes([customer], target, slots):
+                self._send(write)
+        except (errors.FusebillError, Changed, Unmet, Busy) as error:
+            return f"Could not put back {where}: {error}"
+        return f"Put back {where}, which was let go of for it."
+
+    def _holders(self, one: LetGo) -> list[int]:
+        links = self.gatherer.links.known(one.slot, [one.id])
+        return [customer for customer, link in links.items() if link == "holds"]
+
+
+def decode_undo(text: str) -> list[LetGo]:
+    """Read back what `Intent.undo` carries."""
+    return msgspec.json.decode(text, type=list[LetGo]) if text else []
+
+
+def _placed(slot: Slot, id_: str, later: set[tuple[Slot, Value]]) -> bool:
+    """Whether the plan puts a record elsewhere; what is released for good is not put back."""
+    return (slot, id_) in later
+
+
+def _text(value: Value) -> str:
+    return "" if isinstance(value, SlotState) else value
+
+
+def issue(fusebill: FusebillClient, write: Write) -> Customer:
+    """Make the call that a write is (the table of B1, B5.4 to B5.6)."""
+    after, customer_id = write.after, write.customer_id
+    if Slot.HUBSPOT_CONTACT in after:
+        return _issue_hubspot(fusebill, customer_id, after)
+    ((slot, value),) = after.items()
+    if slot is Slot.GEOTAB_CUSTOMER:
+        if isinstance(value, str):
+            return fusebill.latch_geotab(customer_id, value)
+        return fusebill.unlatch_geotab(customer_id)
+    if isinstance(value, str):
+        # Nothing is displaced unseen: only an occupant that the plan names (B5.5).
+        return fusebill.latch_salesforce(customer_id, value, force=bool(write.displaces))
+    return fusebill.unlatch_salesforce(customer_id)
+
+
+def _issue_hubspot(
+    fusebill: FusebillClient, customer_id: int, after: Mapping[Slot, Value]
+) -> Customer:
+    contact, company = (
+        value if isinstance(value := after[slot], str) else None
+        for slot in (Slot.HUBSPOT_CONTACT, Slot.HUBSPOT_COMPANY)
+    )
+    if contact is None and company is None:
+        return fusebill.unlatch_hubspot(customer_id)
+    return fusebill.latch_hubspot(customer_id, contact=contact, company=company)

@@ -1,0 +1,129 @@
+"""Sweep all customers into the link index, when a mailbox cannot go on without it (B4.5).
+
+One sweep serves all that wait. It is complete only if every customer that Fusebill counts was in
+one of its pages: only then may "nobody holds it" be concluded from it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import redis
+
+from sync_worker.domain import Customer, Slot, SlotState
+from sync_worker.fusebill import errors, find
+from sync_worker.inbox import scripts
+from sync_worker.inbox.inbox import WAKE_GRACE_MS
+from sync_worker.links import LinkIndex
+from sync_worker.store import store_errors
+
+log = logging.getLogger(__name__)
+
+LEASE_MS = 180_000
+"""How long a sweep is taken to run without a sign of it: longer than one page may take."""
+
+TURNS = 3
+"""How often the pages are read because customers came or went under way."""
+
+
+@dataclass(slots=True)
+class Sweeper:
+    """Sweeps one account. Of several that try at once, one does."""
+
+    client: redis.Redis
+    links: LinkIndex
+    fusebill: find.Lists
+    every_seconds: float
+    clock: Callable[[], float] = time.time
+
+    def run_if_due(self) -> bool:
+        """Sweep if a mailbox waits for it and the last one is long enough ago; tells if it did.
+
+        What goes wrong is logged, and the next tick tries again. Raises StoreError.
+        """
+        if not self.is_due():
+            return False
+        token = secrets.token_hex(8)
+        with store_errors():
+            if not self.client.set("sw:sweep:lease", token, nx=True, px=LEASE_MS):
+                return False
+        try:
+            return self._sweep()
+        except (errors.FusebillError, errors.Incomplete) as error:
+            log.warning("the sweep of all customers is put off: %s", error)
+            return False
+        finally:
+            self._let_go(token)
+
+    def is_due(self) -> bool:
+        """Whether a mailbox waits for a sweep that may begin now. Raises StoreError."""
+        with store_errors():
+            waiting = self.client.zcard("sw:sweep:waiting")
+            begun = self.client.hget(self._key, "attempted")
+            busy = self.client.exists("sw:sweep:lease")
+        soonest = int(begun or 0) + self.every_seconds * 1000
+        return bool(waiting) and not busy and self._now() >= soonest
+
+    @property
+    def _key(self) -> str:
+        return f"sw:sweep:{self.links.account}"
+
+    def _now(self) -> int:
+        with store_errors():
+            seconds, micros = self.client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def _sweep(self) -> bool:
+        for _ in range(TURNS):
+            begun = self._now()
+            with store_errors():
+                self.client.hset(self._key, mapping={"attempted": begun, "running": begun})
+            seen, complete, blind = self._read_all()
+            if complete:
+                break
+            log.warning("customers came or went during the sweep: sweeping again")
+        else:
+            log.warning("no sweep was complete: what waits for one goes on waiting")
+            return False
+        script = scripts.load(self.client, "swept")
+        with store_errors():
+            woken = script(args=[self.links.account, begun, seen, WAKE_GRACE_MS, *sorted(blind)])
+        log.info("swept %d customers, %d mailboxes go on", seen, len(woken))
+        return True
+
+    def _read_all(self) -> tuple[int, bool, set[Slot]]:
+        """Read every page: customers seen, whether that was all, and slots some left out."""
+        seen: set[int] = set()
+        blind: set[Slot] = set()
+        broken, total = 0, None
+        pages = find.all_pages(self.fusebill)
+        while True:
+            sent_at = self._now() * 1000
+            page = next(pages, None)
+            if page is None:
+                break
+            for customer in page.customers:
+                seen.add(customer.id)
+                blind |= _left_out(customer)
+                self.links.observe(customer, sent_at=sent_at)
+            broken += page.broken
+            total = page.total if page.total is not None else total
+            with store_errors():
+                self.client.hset(self._key, mapping={"seen": len(seen), "total": total or ""})
+                self.client.pexpire("sw:sweep:lease", LEASE_MS)
+        return len(seen), not broken and (total is None or len(seen) >= total), blind
+
+    def _let_go(self, token: str) -> None:
+        with store_errors():
+            if self.client.get("sw:sweep:lease") == token:
+                self.client.delete("sw:sweep:lease")
+            self.client.hdel(self._key, "running", "seen", "total")
+
+
+def _left_out(customer: Customer) -> set[Slot]:
+    """The slots that an answer does not tell: unknown is not empty (B7.4)."""
+    return {slot for slot, value in customer.slots.items() if value is SlotState.UNKNOWN}
