@@ -244,6 +244,8 @@ class Marks(msgspec.Struct, frozen=True, kw_only=True):
     """The customer that held it then (B3.11)."""
     company: str | None = None
     """A contact's primary company as last told, "" for none (B5.7)."""
+    took: tuple[str, int] | None = None
+    """The merged record whose place it took over, and at which customer (B3.12)."""
     brought: tuple[str, int] | None = None
     """The company that was latched through this contact, and to which customer (B5.7)."""
 

@@ -202,6 +202,7 @@ class Gatherer:
             one.claims,
             untraced=bool(untraced),
             unlinked=one.folded.unlinked,
+            let_go=one.folded.let_go,
             undecided=one.folded.undecided,
         )
 

@@ -17,7 +17,6 @@ import redis
 from sync_worker.domain import Customer, Slot, SlotState
 from sync_worker.fusebill import errors, find
 from sync_worker.inbox import scripts
-from sync_worker.inbox.inbox import WAKE_GRACE_MS
 from sync_worker.links import LinkIndex
 from sync_worker.store import store_errors
 
@@ -91,7 +90,8 @@ class Sweeper:
             return False
         script = scripts.load(self.client, "swept")
         with store_errors():
-            woken = script(args=[self.links.account, begun, seen, WAKE_GRACE_MS, *sorted(blind)])
+            # No wake-up is under way to these, so beat need not give one time to arrive.
+            woken = script(args=[self.links.account, begun, seen, 0, *sorted(blind)])
         log.info("swept %d customers, %d mailboxes go on", seen, len(woken))
         return True
 

@@ -135,6 +135,8 @@ class Folded:
     wait_ms: int = 0
     unlinked: frozenset[str] = frozenset()
     """Ids of merged records that were unlinked before they were merged."""
+    let_go: int | None = None
+    """The customer where the record took the place of one of those, before that was known."""
     undecided: frozenset[int] = frozenset()
     """Customers that merged records claimed before, as far as that was not decided yet."""
     absent: bool = False
@@ -159,6 +161,7 @@ def fold(
     if not sifted.fresh and not (joined and truth is not None):
         return folded
     sifted, before = _without_former_unlinks(subject, sifted, folded)
+    folded.let_go = _taken_by_mistake(subject, sifted, folded, truth)
     folded.undecided = frozenset(_former_claims(subject, sifted).values())
     if truth is None:
         _fold_events(subject, sifted, folded)
@@ -207,6 +210,19 @@ def _without_former_unlinks(
     return Sifted(sifted.told, {aspect: many for aspect, many in fresh.items() if many}), tuple(
         unlinks
     )
+
+
+def _taken_by_mistake(
+    subject: Subject, sifted: Sifted, folded: Folded, truth: Truth | None
+) -> int | None:
+    """Where it took the place of a record of which it is told only now that it was unlinked before,
+    unless its own link field has it there.
+    """
+    took = subject.marks.took
+    if took is None or took[0] not in folded.unlinked:
+        return None
+    own = truth.link if truth is not None else subject.marks.claim
+    return None if own or sifted.of(Aspect.LINK) else took[1]
 
 
 # --- with read access
@@ -267,10 +283,13 @@ def _changed(subject: Subject, sifted: Sifted, truth: Truth) -> bool:
         return True
     if marks.claim is not None and marks.claim != link:
         return True
-    values = sifted.of(Aspect.LINK)
-    if any(one.change.evidence for one in values):
+    told = sifted.of(Aspect.LINK)
+    own = [one for one in told if one.change.record == subject.record]
+    same = [one for one in told if claimed_value(one.change) == link]
+    # What a merged record's field showed is about this one's only if it holds the same.
+    if any(one.change.evidence for one in (*own, *same)):
         return True
-    if len({claimed_value(one.change) for one in values} | {link}) > 1:
+    if len({claimed_value(one.change) for one in own} | {link}) > 1:
         return True
     return truth.link_set_at is not None and truth.link_set_at > _decided_until(subject, sifted)
 

@@ -54,6 +54,8 @@ class Party:
     unlinked: frozenset[str] = frozenset()
     """Ids that were unlinked before they were merged into it."""
 
+    let_go: int | None = None
+    """The customer that it holds in the place of one of those."""
     undecided: frozenset[int] = frozenset()
     """Customers that records merged into it had claimed, and were not put to yet."""
 
@@ -94,6 +96,8 @@ class Done:
     outcome: Outcome
     detail: str
     customers: tuple[int, ...]
+    took: tuple[str, int] | None = None
+    """The merged record whose place it takes over, and at which customer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,9 +271,12 @@ class _Planner:
         """
         holding = {customer for customer, link in party.links.items() if link == "holds"}
         self._read(holding or party.links)
+        self._read({party.let_go} if party.let_go is not None else ())
         ids = party.ids
         return frozenset(
-            customer_id for customer_id in self.known.customers if self._value(customer_id) in ids
+            customer_id
+            for customer_id in self.known.customers
+            if self._value(customer_id) in ids and customer_id != party.let_go
         )
 
     # --- what each record is to do, by itself
@@ -287,7 +294,13 @@ class _Planner:
         """Besides, what was unlinked before it was merged is let go of, wherever it is."""
         if not party.unlinked or isinstance(intent, Bury):
             return intent
-        held = {one for one in self.known.customers if self._value(one) in party.unlinked}
+        own = party.subject.record.id
+        held = {
+            one
+            for one in self.known.customers
+            if self._value(one) in party.unlinked
+            or (one == party.let_go and self._value(one) == own)
+        }
         if not held:
             return intent
         if isinstance(intent, Leave):
@@ -571,7 +584,8 @@ class _Planner:
             customers = (go.to, *sorted(go.leaves))
             return Done(Outcome.MOVED, f"from customer {came_from} to {go.to}", customers)
         if not _is_empty(value) and value in go.takes_over:
-            return Done(Outcome.MOVED, f"in the place of {value} at customer {go.to}", (go.to,))
+            detail = f"in the place of {value} at customer {go.to}"
+            return Done(Outcome.MOVED, detail, (go.to,), took=(str(value), go.to))
         detail = f"customer {go.to}" if _is_empty(value) else f"customer {go.to}, replacing {value}"
         return Done(Outcome.LATCHED, detail, (go.to,))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sync_worker.decide.fold import Folded, Latch, Release
+from sync_worker.decide.fold import Folded, Keep, Latch, Release
 from sync_worker.decide.plan import Bury, Done, Leave, Result
 from sync_worker.domain import DECIDED, Aspect, Kind, Marks, Outcome, Pending
 
@@ -66,6 +66,10 @@ def decided(marks: Marks, folded: Folded, result: Result | None) -> Marks:
         marks = msgspec.structs.replace(marks, company=folded.primary)
     if folded.claim is not None:
         marks = msgspec.structs.replace(marks, claim=folded.claim)
+    if is_met(result):
+        took = result.took if isinstance(result, Done) else None
+        stays = took is None and isinstance(result, Leave) and isinstance(folded.wish, Keep)
+        marks = marks if stays else msgspec.structs.replace(marks, took=took)
     if isinstance(folded.wish, Latch):
         return _claimed(marks, folded.wish, result)
     if isinstance(folded.wish, Release):

@@ -101,9 +101,9 @@ def _encode_marks(marks: Marks) -> dict[str, str]:
     return fields
 
 
-def _brought(text: str) -> tuple[str, int]:
-    company, _, customer = text.partition("@")
-    return company, int(customer)
+def _read_place(text: str) -> tuple[str, int]:
+    id_, _, customer = text.rpartition("@")
+    return id_, int(customer)
 
 
 _text: tuple[Callable[[str], Any], Callable[[Any], str]] = (
@@ -113,6 +113,12 @@ _text: tuple[Callable[[str], Any], Callable[[Any], str]] = (
 """A value that may be empty, which is not the same as none."""
 _number: tuple[Callable[[str], Any], Callable[[Any], str]] = (int, str)
 
+_place: tuple[Callable[[str], Any], Callable[[Any], str]] = (
+    _read_place,
+    lambda value: f"{value[0]}@{value[1]}",
+)
+"""A record and a customer."""
+
 _MARKS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str]]] = {
     "claim": ("claim", *_text),
     "shown": ("shown", bool, lambda _: "1"),
@@ -120,6 +126,7 @@ _MARKS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str]]] = {
     "ended_at": ("ended_at", *_number),
     "ended_on": ("ended_on", *_number),
     "company": ("primary", *_text),
-    "brought": ("brought", _brought, lambda value: f"{value[0]}@{value[1]}"),
+    "took": ("took", *_place),
+    "brought": ("brought", *_place),
 }
 """The field that each is kept in: not `company`, which is that aspect's watermark."""

@@ -445,7 +445,6 @@ class Inbox:
                 answer_lost,
                 [str(customer) for customer in claim.customers],
                 [part for one in claim.joined.values() for part in (one.mailbox, one.due_before)],
-                WAKE_GRACE_MS,
                 _flat(notes),
             ]
         )

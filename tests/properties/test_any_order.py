@@ -71,6 +71,8 @@ class ReadableWorlds(RuleBasedStateMachine):
         self.model = Model()
         self.random = random.Random(seed)
         self.home: dict[Record, int] = {}
+        self.chosen: set[Record] = set()
+        """What is left of two records that two customers held: its link field chose one of them."""
         self._latch_some_before()
 
     def _latch_some_before(self):
@@ -154,7 +156,11 @@ class ReadableWorlds(RuleBasedStateMachine):
             return  # a conflict for a person (B3.12)
         if link and held and int(link) not in held:
             return
+        if {first, second} & self.chosen:
+            return  # that its id named one of two was never told, and is forgotten with the record
         survivor, losers = self._merged(first, second)
+        if len(held) > 1:
+            self.chosen.add(survivor)
         self.entry(survivor).link = link
         for one in losers:
             self.entry(one).survivor = survivor

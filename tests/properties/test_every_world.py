@@ -151,9 +151,7 @@ class EveryWorld(RuleBasedStateMachine):
         self.nested = False
         self.always: dict[Record, int] = {}
         self.changed: set[Record] = set()
-        self.sim.fusebill.put(
-            [Customer(id=n, reference=f"R{min(8, n)}") for n in CUSTOMERS[:9]]
-        )
+        self.sim.fusebill.put([Customer(id=n, reference=f"R{min(8, n)}") for n in CUSTOMERS[:9]])
         self.sim.written = lambda *told: self.reasons.check(self.sim.held(), *told)
         for slot in Slot:
             records = [one for one in RECORDS if one.slot == slot]

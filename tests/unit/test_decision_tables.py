@@ -33,6 +33,7 @@ from sync_worker.domain import (
     IN_DRY_RUN,
     SATISFIED,
     SLOT_OF,
+    URGENT_ASPECTS,
     Aspect,
     Attempt,
     Change,
@@ -54,7 +55,7 @@ from sync_worker.fusebill import answers, errors
 from sync_worker.fusebill.client import FusebillClient
 from sync_worker.gather import Busy, Participant
 from sync_worker.inbox import Claim, Settlement
-from sync_worker.inbox.inbox import HELD_SECONDS, UNREADABLE_SECONDS
+from sync_worker.inbox.inbox import ALIAS_MS, HELD_SECONDS, UNREADABLE_SECONDS
 from sync_worker.settings import Settings
 from tests.changes import (
     ACCOUNT,
@@ -603,6 +604,10 @@ def test_2_what_is_dropped(row):
     assert not sifted.fresh
 
 
+def test_2_for_how_long_repeats_are_known():
+    assert f"`DEDUPE_HOURS` ({DEFAULT['dedupe_hours']})" in PAGE
+
+
 def test_2_every_situation_has_a_row():
     assert [row.plain("the change") for row in TABLES["dropped"]] == list(DROPPED)
 
@@ -644,6 +649,11 @@ def test_3_what_is_wished_without_read_access(row):
     told = [one for one in folded.told if one.pending.seq == len(row.spans("in the mailbox"))]
     folded.told = told or folded.told[-1:]
     assert wished(folded) == row.span("wished")
+
+
+def test_3_for_how_long_a_merged_id_stands_for_the_survivor():
+    days = int(re.search(r"for (\d+) days the\s+merged id", PAGE)[1])
+    assert days * 24 * 60 * MINUTE == ALIAS_MS
 
 
 def test_3_every_kind_has_a_row():
@@ -791,7 +801,7 @@ def test_4_which_customer(row):
     record = GEOTAB if "previous" in words else CONTACT
     wish = wish_of(words, record)
     world, swept = customers_of(row.spans("customers"), record)
-    former = any("merged" in one for one in row.spans("customers"))
+    former = "take over" in words or any("merged" in one for one in row.spans("customers"))
     links = holders(record, world)
     if former:
         links |= holders(FORMER, world)
@@ -1435,6 +1445,11 @@ def test_11_every_wait_has_a_row():
         retry.Trouble.RATE_LIMITED,
         retry.Trouble.UNAUTHORIZED,
     }
+
+
+def test_11_what_news_makes_a_mailbox_due_at_once():
+    assert "News of the record's link or existence makes a mailbox in" in PAGE
+    assert {Aspect.LINK, Aspect.EXISTENCE} == URGENT_ASPECTS
 
 
 def test_11_what_a_crm_names_is_waited_for():

@@ -36,7 +36,8 @@ local function urge(mailbox, now, wake_grace_ms)
 end
 
 -- Let go of a mailbox that was held beside another: it is due when it was, or now if something came.
-local function let_go(mailbox, token, due_before, now, wake_grace_ms)
+-- The wake-up of what came has found it held and is gone, so beat need not give one time to arrive.
+local function let_go(mailbox, token, due_before, now)
   local key = 'sw:work:' .. mailbox
   if redis.call('HGET', key, 'token') ~= token then return end
   local urgent = redis.call('HGET', key, 'urgent')
@@ -46,7 +47,7 @@ local function let_go(mailbox, token, due_before, now, wake_grace_ms)
     redis.call('ZREM', 'sw:due', mailbox)
     redis.call('ZREM', 'sw:wake', mailbox)
   elseif urgent or due_before == '' then
-    set_due(mailbox, now, now + wake_grace_ms)
+    set_due(mailbox, now, now)
   else
     set_due(mailbox, due_before, due_before)
   end

@@ -1,19 +1,19 @@
 -- Put a claimed mailbox back, due later; nothing of it is settled (B6.8).
 --
 -- ARGV[1] MessagePack {mailbox, token, delay in ms, failures so far, attempts (JSON), answer_lost,
---         customers to give back, joined, wake grace in ms, notes}
+--         customers to give back, joined, notes}
 --   joined   flat: mailbox that was held beside it, when it was due before or '', ...
 --   notes    flat: field of sw:work, value or '' to remove it, ...
 -- Returns -1 if the lease is lost, else when it is due in ms. An urgent change that came meanwhile
 -- makes it due now and restarts its schedule.
 
-local mailbox, token, delay_ms, failures, attempts, answer_lost, customers, joined, wake_grace_ms, notes =
+local mailbox, token, delay_ms, failures, attempts, answer_lost, customers, joined, notes =
   unpack(cmsgpack.unpack(ARGV[1]))
 if lease_lost(mailbox, token) then return -1 end
 local now = now_ms()
 local work_key = 'sw:work:' .. mailbox
 release_customers(customers, token, answer_lost)
-for i = 1, #joined, 2 do let_go(joined[i], token, joined[i + 1], now, wake_grace_ms) end
+for i = 1, #joined, 2 do let_go(joined[i], token, joined[i + 1], now) end
 
 local due, wake = now + delay_ms, now + delay_ms
 if redis.call('HGET', work_key, 'urgent') then

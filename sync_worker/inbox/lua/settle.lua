@@ -124,7 +124,7 @@ for i, box in ipairs(boxes) do
     redis.call('ZREM', 'sw:due', name)
     redis.call('ZREM', 'sw:wake', name)
   elseif i > 1 and #box[3] == 0 then
-    let_go(name, token, box[2], now, wake_grace_ms)
+    let_go(name, token, box[2], now)
   else
     redis.call('HDEL', work_key, 'token', 'until', 'failures', 'attempts', 'urgent', 'undo', 'refused_at', 'brake')
     local due = n == box[8] and now + later_ms or now

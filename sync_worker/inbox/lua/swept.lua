@@ -7,10 +7,12 @@
 local begun, now, woken = tonumber(ARGV[2]), now_ms(), {}
 redis.call('HSET', 'sw:sweep:' .. ARGV[1], 'begun', ARGV[2], 'ended', now, 'customers', ARGV[3])
 redis.call('HDEL', 'sw:sweep:' .. ARGV[1], 'blind', 'running', 'seen', 'total')
-for i = 5, #ARGV do redis.call('HSET', 'sw:sweep:' .. ARGV[1], 'blind', table.concat(ARGV, ' ', 5)) end
+if #ARGV > 4 then redis.call('HSET', 'sw:sweep:' .. ARGV[1], 'blind', table.concat(ARGV, ' ', 5)) end
 for _, mailbox in ipairs(redis.call('ZRANGEBYSCORE', 'sw:sweep:waiting', '-inf', begun)) do
   redis.call('ZREM', 'sw:sweep:waiting', mailbox)
-  if redis.call('EXISTS', 'sw:box:' .. mailbox) == 1 and not is_leased(mailbox, now) then
+  if is_leased(mailbox, now) then
+    redis.call('HSET', 'sw:work:' .. mailbox, 'urgent', '1')  -- it is just being put back to wait
+  elseif redis.call('EXISTS', 'sw:box:' .. mailbox) == 1 then
     set_due(mailbox, now, now + tonumber(ARGV[4]))
     woken[#woken + 1] = mailbox
   end

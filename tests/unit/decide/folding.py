@@ -18,15 +18,15 @@ def folded(
     truth: Truth | None = None,
     policy: Policy | None = None,
     now: int = NOW + HOUR_MS,
-    joined: bool = False,
     **about: Any,
 ) -> Folded:
     """What those changes say together, long after they came (whatever may explain them is here)."""
+    how = {"joined": about.pop("joined")} if "joined" in about else {}
     about.setdefault("record", changes[0].record if changes else truth.record if truth else None)
     who = subject(*changes, **about)
     policy = policy or Policy()
     sifted = sift(who, policy, reads=truth is not None)
-    return fold(who, sifted, policy, now=now, truth=truth, joined=joined)
+    return fold(who, sifted, policy, now=now, truth=truth, **how)
 
 
 def told(result: Folded) -> dict[int, tuple[Outcome, str]]:

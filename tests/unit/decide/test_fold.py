@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sync_worker.decide.fold import (
     Fill,
     Find,
+    Folded,
     Keep,
     Latch,
     Refused,
@@ -16,7 +17,16 @@ from sync_worker.decide.fold import (
     positive_integer,
 )
 from sync_worker.decide.subject import Policy
-from sync_worker.domain import FIVE_MINUTES_MS, Aspect, Change, Marks, Outcome, Presence, Reason
+from sync_worker.domain import (
+    FIVE_MINUTES_MS,
+    Aspect,
+    Change,
+    Marks,
+    Outcome,
+    Pending,
+    Presence,
+    Reason,
+)
 from tests.changes import (
     ACCOUNT,
     CONTACT,
@@ -532,18 +542,27 @@ def test_b4_1_the_newest_of_each_hint_is_looked_for():
 
 
 @pytest.mark.parametrize(
-    ("beside", "why"),
+    "beside", [linked(customer="5", occurred_at=NOW - 1), unlinked(occurred_at=NOW - 1)]
+)
+def test_b3_8_link_outranks_hint(beside):
+    result = folded(beside, hinted(reference="C-1"))
+    assert told(result) == {2: (SUPERSEDED, "the link field outranks a hint")}
+    assert seqs(result.by) == [1]
+    assert not isinstance(result.wish, Find)
+
+
+@pytest.mark.parametrize(
+    "beside",
     [
-        (linked(customer="5", occurred_at=NOW - 1), "the link field outranks a hint"),
-        (unlinked(occurred_at=NOW - 1), "the link field outranks a hint"),
-        (deleted(occurred_at=NOW - 1), "the record was deleted"),
-        (restored(occurred_at=NOW - 1), "the record was restored"),
-        (merged(CONTACT, "7", occurred_at=NOW - 1), "the record was merged"),
+        deleted(occurred_at=NOW - 1),
+        restored(occurred_at=NOW - 1),
+        merged(CONTACT, "7", occurred_at=NOW - 1),
     ],
 )
-def test_b3_8_link_outranks_hint(beside, why):
+def test_b3_8_whether_the_record_is_there_comes_before_a_hint(beside):
+    """The hint stays in its mailbox, and is judged by what was decided of that."""
     result = folded(beside, hinted(reference="C-1"))
-    assert told(result) == {2: (SUPERSEDED, why)}
+    assert told(result) == {}
     assert seqs(result.by) == [1]
     assert not isinstance(result.wish, Find)
 
@@ -755,15 +774,29 @@ def test_b5_8_each_change_has_one_outcome_or_waits(case, later):
         *seqs(result.waits),
         *(one.seq for refused in result.refused for one in refused.pending),
     ]
-    assert sorted(ended) == list(range(1, len(changes) + 1))
+    assert len(set(ended)) == len(ended)
+    left = [changes[n - 1] for n in {*range(1, len(changes) + 1)} - set(ended)]
+    assert {one.aspect for one in left} <= {Aspect.HINT}, "it is left without need"
+    assert not left or any(one.change.aspect is Aspect.EXISTENCE for one in _decided(result))
     assert bool(result.by) <= (result.wish is not None)
+
+
+def _decided(result: Folded) -> list[Pending]:
+    return [*result.by, *result.waits, *(one.pending for one in result.told)]
 
 
 # --- B3.12: what was unlinked before it was merged
 
 
-@pytest.mark.parametrize("read", [None, truth(ACCOUNT)])
-def test_b3_12_an_unlink_of_a_merged_record_says_nothing_of_what_is_left(read):
+@pytest.mark.parametrize(
+    ("read", "wish"),
+    [
+        (None, Keep(ACCOUNT, "it was merged before", merged=True)),
+        (truth(ACCOUNT), Keep(ACCOUNT, "its link field is empty")),
+        (truth(ACCOUNT, "9"), Latch(ACCOUNT, 9, evidence=False)),
+    ],
+)
+def test_b3_12_an_unlink_of_a_merged_record_says_nothing_of_what_is_left(read, wish):
     loser = named(ACCOUNT, "7")
     result = folded(
         linked(loser, "5", occurred_at=NOW - 1),
@@ -772,9 +805,9 @@ def test_b3_12_an_unlink_of_a_merged_record_says_nothing_of_what_is_left(read):
         former=[loser],
         truth=read,
     )
-    assert not isinstance(result.wish, Release)
+    assert result.wish == wish
     assert result.unlinked == {"7"}
-    assert result.claim is None
+    assert result.claim == ("9" if isinstance(wish, Latch) else None)
     assert told(result) == {1: (SUPERSEDED, "by change 2")}
     assert seqs(result.by) == [2]
 
@@ -820,3 +853,31 @@ def test_b3_5_it_is_told_with_what_is_not_found():
     result = folded(unlinked(LOSER), touched(), record=CONTACT, former=[LOSER], truth=read)
     assert result.absent
     assert seqs(result.by) == [1, 2]
+
+
+TOOK = Marks(took=("7", 5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "marks", "read", "let_go"),
+    [
+        pytest.param([unlinked(LOSER)], TOOK, None, 5, id="it took its place"),
+        pytest.param([unlinked(LOSER)], TOOK, truth(), 5, id="as read"),
+        pytest.param([unlinked(LOSER)], Marks(), None, None, id="it took nobody's place"),
+        pytest.param([unlinked(LOSER)], Marks(took=("8", 5)), None, None, id="another's place"),
+        pytest.param([deleted(LOSER)], TOOK, None, None, id="it was not unlinked"),
+        pytest.param(
+            [unlinked(LOSER)], Marks(took=("7", 5), claim="5"), None, None, id="its own field"
+        ),
+        pytest.param([unlinked(LOSER)], TOOK, truth(link="5"), None, id="its own field as read"),
+        pytest.param([unlinked(LOSER), linked()], TOOK, None, None, id="its own field now"),
+        pytest.param(
+            [unlinked(LOSER)], Marks(took=("7", 5), claim="5"), truth(), 5, id="as read, emptied"
+        ),
+    ],
+)
+def test_b3_12_a_place_taken_of_one_that_was_unlinked_before_is_let_go_of(
+    changes, marks, read, let_go
+):
+    result = folded(*changes, record=CONTACT, former=[LOSER], marks=marks, truth=read)
+    assert result.let_go == let_go

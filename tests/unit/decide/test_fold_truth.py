@@ -140,7 +140,7 @@ def test_b5_2_a_record_in_anothers_way_that_was_not_read_wants_nothing():
 
 
 def test_b5_2_a_record_that_is_not_in_the_way_wants_nothing_unless_it_changed():
-    assert folded(record=CONTACT, truth=truth(link="5"), joined=False).wish is None
+    assert folded(record=CONTACT, truth=truth(link="5")).wish is None
 
 
 def test_b3_12_a_read_release_waits_for_no_merge():
@@ -520,8 +520,11 @@ def test_b3_12_the_newest_claim_of_several_merged_records_counts():
 
 
 def test_b3_12_what_is_left_of_a_merge_says_so_itself():
+    """What the field of a merged record showed is about this one only if it holds the same."""
     read = truth(LOSER, "6", survivor=CONTACT)
     result = folded(linked(LOSER, "5"), record=CONTACT, former=[LOSER], truth=read)
+    assert result.wish == Latch(CONTACT, 6, evidence=False)
+    result = folded(linked(LOSER, "6"), record=CONTACT, former=[LOSER], truth=read)
     assert result.wish == Latch(CONTACT, 6, evidence=True)
 
 

@@ -316,7 +316,9 @@ def test_b3_4_who_holds_the_previous_id_is_the_customer():
         first, holder(7, geotab_customer="0070440"), holder(8), previous_links={7: "holds"}
     )
     assert steps(what, GEO) == [(7, GEOTAB.id)]
-    assert result(what) == Done(Outcome.MOVED, "in the place of 0070440 at customer 7", (7,))
+    assert result(what) == Done(
+        Outcome.MOVED, "in the place of 0070440 at customer 7", (7,), took=("0070440", 7)
+    )
     assert what.releases == ()
 
 
@@ -506,7 +508,9 @@ def test_b3_12_what_is_left_of_a_merge_takes_the_place_of_the_merged(wish, unlat
     what = planned(party(wish, {5: "holds"}, former=[LOSER]), holder(5, LOSER), policy=policy)
     assert steps(what, SF) == [(5, ACCOUNT.id)]
     assert what.writes[0].displaces == (SF,)
-    assert result(what) == Done(Outcome.MOVED, "in the place of L1 at customer 5", (5,))
+    assert result(what) == Done(
+        Outcome.MOVED, "in the place of L1 at customer 5", (5,), took=("L1", 5)
+    )
     assert what.releases == ()
 
 
@@ -721,3 +725,21 @@ def test_b3_12_a_claim_told_before_the_merge_may_name_a_third_customer():
     )
     what = planned(first, holder(5, ACCOUNT), holder(6, LOSER), holder(7), policy=ANY)
     assert sorted(steps(what, SF)) == [(5, ""), (6, ""), (7, ACCOUNT.id)]
+
+
+def test_b3_12_what_took_the_place_of_one_that_was_unlinked_before_lets_go_of_it():
+    more = {"former": [LOSER], "unlinked": frozenset({"L1"}), "let_go": 5}
+    first = party(Keep(ACCOUNT, "why"), {}, **more)
+    assert planned(first) == ReadCustomers(frozenset({5}))
+    what = planned(first, holder(5, ACCOUNT), policy=ANY)
+    assert steps(what, SF) == [(5, "")]
+    assert result(what) == Done(Outcome.UNLATCHED, "customer 5", (5,))
+    assert what.releases == ((5, ACCOUNT.id),)
+
+
+@pytest.mark.parametrize("there", [holder(5), holder(5, named(ACCOUNT, "x"))])
+def test_b3_12_but_nothing_that_another_hand_put_there_since(there):
+    more = {"former": [LOSER], "unlinked": frozenset({"L1"}), "let_go": 5}
+    what = planned(party(Keep(ACCOUNT, "why"), {}, **more), there, policy=ANY)
+    assert what.writes == ()
+    assert result(what) == Leave("why")

@@ -325,3 +325,22 @@ def test_b5_7_a_company_of_another_hand_is_never_displaced(
         assert brought == (seven.slots[COM], 7)
         assert now[5] == seven.slots[COM]
     assert (CONTACT in what.brings) == (bool(id_) and now[5] == id_)
+
+
+def test_b5_7_a_contact_without_company_holds_no_other_ones_back():
+    one = latching(None, links={6: "holds"})
+    two = party(Latch(OTHER, 6, True), {5: "holds"}, company=company(Q))
+    what = planned([one, two], holder(5, OTHER), holder(6, CONTACT))
+    assert what.brings == {OTHER: (Q, 6)}
+    assert list(what.companies) == [OTHER]
+
+
+def test_b5_7_nor_does_one_that_is_released():
+    third = named(CONTACT, "888")
+    one = latching(None, links={6: "holds"})
+    two = contact(Release(OTHER, None), {5: "holds"}, company=company(P))
+    three = party(Latch(third, 6, True), {7: "holds"}, company=company(Q))
+    there = [holder(5, OTHER), holder(6, CONTACT), holder(7, third)]
+    what = planned([one, two, three], *there)
+    assert what.companies[OTHER] == REMEMBERED
+    assert what.brings == {third: (Q, 6)}

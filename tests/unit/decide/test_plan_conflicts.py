@@ -276,6 +276,13 @@ def test_b5_2_a_ring_that_is_too_long_is_a_conflict(length):
     assert len(what.results) == length
 
 
+def test_b5_2_each_that_takes_part_is_judged_whoever_stays_before_it():
+    parties = [moving(X, None, 5), party(Keep(Y, ""), {6: "holds"}), moving(Z, None, 6)]
+    what = planned(parties, holder(5), holder(6, Y))
+    assert steps(what, GEO) == [(5, "x")]
+    assert list(what.results) == [X]
+
+
 def test_b7_4_a_customer_in_the_way_whose_slot_is_unknown_stops_the_plan():
     parties = claiming(x=(1, 2))
     what = planned(parties, holder(1, geotab_customer=SlotState.UNKNOWN), holder(2))

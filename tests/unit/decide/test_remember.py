@@ -392,3 +392,26 @@ def test_b3_8_the_order_in_which_changes_are_settled_says_nothing(made, random):
     mixed = list(many)
     random.shuffle(mixed)
     assert settled(marks, many) == settled(marks, mixed)
+
+
+# --- B3.12: whose place it took
+
+TOOK = Done(Outcome.MOVED, "in the place of 7 at customer 5", (5,), took=("7", 5))
+
+
+@pytest.mark.parametrize(
+    ("wish", "result", "took"),
+    [
+        (Keep(CONTACT, ""), TOOK, ("7", 5)),
+        (WISH, TOOK, ("7", 5)),
+        (Keep(CONTACT, ""), THERE, ("8", 6)),
+        (WISH, THERE, None),
+        (WISH, LATCHED, None),
+        (Release(CONTACT, None), UNLATCHED, None),
+        (WISH, UNMET, ("8", 6)),
+        (WISH, BURIED, ("8", 6)),
+        (WISH, None, ("8", 6)),
+    ],
+)
+def test_b3_12_whose_place_it_took_is_remembered_while_it_stays(wish, result, took):
+    assert decided(Marks(took=("8", 6)), Folded(wish=wish), result).took == took

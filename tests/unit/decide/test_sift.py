@@ -325,6 +325,12 @@ def test_b3_6_what_was_settled_for_good_is_no_news_when_it_is_told_again(change,
     """Whatever a person did in Fusebill since then stays; a replay is asked for (B6.11)."""
     result = sifted(change, marks=DONE)
     assert told(result) == ([(Outcome.UNCHANGED, "it was decided before")] if repeat else [])
+    assert [one.pending.seq for one in result.told] == ([1] if repeat else [])
+
+
+def test_b3_6_what_was_decided_without_an_identity_is_no_repeat():
+    marks = Marks(watermarks={Aspect.HINT: NOW})
+    assert not sifted(hinted(reference="C-1", identity="a"), marks=marks).told
 
 
 def test_b3_8_a_repeat_that_is_older_than_the_watermark_is_stale():
