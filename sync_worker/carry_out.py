@@ -73,9 +73,11 @@ class Writer:
             ]
         return msgspec.json.encode(list(dict.fromkeys(let_go))).decode() if let_go else ""
 
-    def _send(self, write: Write, *, undo: str = "") -> None:
+    def _send(self, write: Write, *, undo: str) -> None:
         gatherer = self.gatherer
-        self._check_fresh(write)
+        limit = self._check_fresh(write)
+        if SlotState.UNKNOWN in write.after.values():
+            raise Unmet(f"Fusebill's answer for customer {write.customer_id} leaves out a slot")
         intent = Intent(
             write.customer_id,
             self.because,
@@ -86,7 +88,9 @@ class Writer:
         sent_at = gatherer.hold([write.customer_id], to_write=intent)
         gatherer.claim.undo = undo
         at = gatherer.monotonic()
-        customer = issue(gatherer.fusebill, write)
+        if at - gatherer.read_at[write.customer_id] > limit:
+            raise Changed  # taking the leases took too long
+        customer = self._issue(write)
         gatherer.links.observe(customer, sent_at=sent_at, written=True)
         gatherer.customers[customer.id] = customer
         gatherer.read_at[customer.id] = at
@@ -98,8 +102,18 @@ class Writer:
                     f"{slot} slot was not as it should be then"
                 )
 
-    def _check_fresh(self, write: Write) -> None:
-        """Read again what was read too long ago; it must be as the plan takes it to be."""
+    def _issue(self, write: Write) -> Customer:
+        try:
+            return issue(self.gatherer.fusebill, write)
+        except (errors.Rejected, errors.RelayedNotFound, errors.RateLimited, errors.Unauthorized):
+            self.gatherer.inbox.refused(write.customer_id)
+            raise
+
+    def _check_fresh(self, write: Write) -> float:
+        """Read again what was read too long ago; it must be as the plan takes it to be.
+
+        Gives how old, in seconds, what the call rests on may be.
+        """
         gatherer = self.gatherer
         limit = PRESERVE_SECONDS if Slot.HUBSPOT_CONTACT in write.after else SNAPSHOT_SECONDS
         read_at = gatherer.read_at.get(write.customer_id)
@@ -110,6 +124,7 @@ class Writer:
         customer = gatherer.customers.get(write.customer_id)
         if customer is None or any(customer.slots[s] != v for s, v in write.before.items()):
             raise Changed
+        return limit
 
     def put_back(self) -> str:
         """Put back what was let go of, where its slot is still free (B5.2).
@@ -123,7 +138,8 @@ class Writer:
     def _put_back(self, one: LetGo) -> str:
         where = f"{one.id} to customer {one.customer}"
         try:
-            self.gatherer.read([one.customer, *self._holders(one)])
+            known = self.gatherer.customers  # also one whose answer was lost
+            self.gatherer.read({one.customer, *known, *self._holders(one)})
             customer = self.gatherer.customers[one.customer]
             if any(c and c.slots[one.slot] == one.id for c in self.gatherer.customers.values()):
                 return ""
@@ -132,7 +148,7 @@ class Writer:
             slots = order.SET_TOGETHER.get(one.slot, (one.slot,))
             target = {one.customer: {one.slot: one.id}}
             for write in order.writes([customer], target, slots):
-                self._send(write)
+                self._send(write, undo=self.gatherer.claim.undo)
         except (errors.FusebillError, Changed, Unmet, Busy) as error:
             return f"Could not put back {where}: {error}"
         return f"Put back {where}, which was let go of for it."

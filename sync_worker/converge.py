@@ -8,6 +8,7 @@ next convergence reads afresh and finds out what is still to be done.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 import re
@@ -34,7 +35,7 @@ from sync_worker.fusebill.limits import RateLimits
 from sync_worker.gather import Busy, Gatherer, Participant
 from sync_worker.inbox import Claim, Inbox, LeaseLost, Settlement, Suspect
 from sync_worker.inbox.codec import NewerFormat
-from sync_worker.inbox.inbox import HELD_SECONDS
+from sync_worker.inbox.inbox import HELD_SECONDS, UNREADABLE_SECONDS, Braking
 from sync_worker.links import LinkIndex
 from sync_worker.settings import Settings
 from sync_worker.store import StoreError
@@ -152,13 +153,10 @@ class Converger:
             return Ended.NOT_DUE
         self._attempts = claim.attempts
         try:
-            ended = self._work(claim)
+            ended = self._work_or_wait(claim)
         except LeaseLost:
             log.warning("lease lost, left to its new holder", extra={"mailbox": mailbox})
             return Ended.LOST
-        except Suspect as suspect:
-            self.inbox.postpone(claim, seconds=suspect.seconds, failures=claim.failures)
-            return Ended.POSTPONED
         self._report_limits()
         return ended
 
@@ -169,6 +167,16 @@ class Converger:
                 self.tell_limits(self._limits)
             except StoreError as error:  # a full store still drains (B6.12)
                 log.debug("the rate limits could not be stored: %s", error)
+
+    def _work_or_wait(self, claim: Claim) -> Ended:
+        try:
+            return self._work(claim)
+        except Suspect as suspect:
+            # Its own write may be among those that are not answered: that is not forgotten either.
+            self.inbox.postpone(
+                claim, seconds=suspect.seconds, failures=claim.failures, answer_lost=True
+            )
+            return Ended.POSTPONED
 
     def _work(self, claim: Claim) -> Ended:
         gatherer = self._gatherer(claim)
@@ -195,6 +203,7 @@ class Converger:
             salesforce_unlatch=current.fusebill_salesforce_unlatch_path is not None,
             grace_ms=round(current.release_grace_seconds * 1000),
             definitions=claim.definitions,
+            tenants={source: t for source in Source if (t := current.tenant(source))},
         )
         return Gatherer(
             claim,
@@ -216,14 +225,14 @@ class Converger:
             raise NoSuchRecord(f"{first.record.mailbox} is not found in its CRM.")
         if first.folded.wish is None:
             return None
-        refused = False
+        refused = owed = False
         for _ in range(READINGS):
             plan = self._plan(gatherer)
             if not plan.writes or self.settings.dry_run:
                 return plan
             if not self._passes_brake(claim, plan):
                 return _only(first, planning.Leave("release discarded", outcome=Outcome.IGNORED))
-            self._owe_joined(gatherer, plan)
+            owed = owed or self._owe_joined(gatherer, plan)
             try:
                 Writer(gatherer, _because(first)).carry_out(plan)
             except Changed:
@@ -261,29 +270,29 @@ class Converger:
         raise Unmet("the plan asked too many questions")
 
     def _passes_brake(self, claim: Claim, plan: planning.Plan) -> bool:
-        """False if the release was discarded. Raises Braked while it is held (B5.10)."""
+        """False if the releases were discarded. Raises Braked while they are held (B5.10)."""
         if not plan.releases:
             return True
-        if claim.brake == "discarded":
-            return False
         limit = self.settings.max_releases_per_hour
         if limit is None:
             limit = max(50, self.links.count() // 50)
-        if not self.inbox.brake(claim, plan.releases, limit=limit):
+        braking = self.inbox.brake(claim, plan.releases, limit=limit)
+        if braking is Braking.HELD:
             raise Braked
-        return True
+        return braking is Braking.FREE
 
-    def _owe_joined(self, gatherer: Gatherer, plan: planning.Plan) -> None:
+    def _owe_joined(self, gatherer: Gatherer, plan: planning.Plan) -> bool:
         """A record that is only in the way and is moved by what was read of it is owed a look of
         its own, should this worker vanish between the two writes.
         """
         owed = [
             Change(record=one.record, kind=Kind.TOUCHED, aspect=Aspect.EXISTENCE, raw="{}")
             for one in gatherer.participants[1:]
-            if one.record in plan.results and not one.sifted.fresh
+            if one.record in plan.results and one.truth is not None and not one.sifted.fresh
         ]
         if owed:
             self.inbox.accept(owed)
+        return bool(owed)
 
     def _after_refusal(
         self,
@@ -322,6 +331,8 @@ class Converger:
             return retry.Wait(max(120.0, 2 * self.settings.sweep_seconds), failures)
         if isinstance(error, Braked):
             return retry.Wait(HELD_SECONDS, failures)
+        if isinstance(error, NewerFormat):
+            return retry.Wait(UNREADABLE_SECONDS, failures)  # of a joined mailbox (B10.5)
         if isinstance(error, crm.CrmError):
             seconds = _crm_seconds(error) * (1 + retry.JITTER * self.jitter())
             return retry.Wait(seconds, failures)
@@ -363,7 +374,8 @@ class Converger:
         log.error("%s is given up: %s", claim.mailbox, _message(error))
         first = _first(gatherer, claim)
         if isinstance(error, NoSuchRecord):
-            return _only(first, planning.Leave("record not found", outcome=Outcome.IGNORED))
+            absent = planning.Leave("record not found", outcome=Outcome.IGNORED)
+            return _only(first, _saying(absent, self._put_back(claim, gatherer, first)))
         message = f"{_message(error)} {self._put_back(claim, gatherer, first)}".strip()
         concerned = tuple(sorted(gatherer.customers)) or _named(first)
         return _only(first, planning.Bury(decision.reason, message, decision.next_step, concerned))
@@ -374,10 +386,12 @@ class Converger:
         """The plan, with what an earlier try let go of put back if this one ends it (B5.2)."""
         first = _first(gatherer, claim)
         why = plan.results.get(first.record) if plan else None
-        if not isinstance(why, planning.Bury):
+        if plan is None or why is None or isinstance(why, planning.Done):
             return plan
-        message = f"{why.message} {self._put_back(claim, gatherer, first)}".strip()
-        return _only(first, planning.Bury(why.reason, message, why.next_step, why.customers))
+        if isinstance(first.folded.wish, folding.Release):
+            return plan
+        back = self._put_back(claim, gatherer, first)
+        return _only(first, _saying(why, back)) if back else plan
 
     def _put_back(self, claim: Claim, gatherer: Gatherer, first: Participant) -> str:
         if not claim.undo or self.settings.dry_run:
@@ -437,7 +451,7 @@ _TROUBLE = {
     NoSuchRecord: retry.Trouble.MISSING_CUSTOMER,
 }
 
-_PUT_OFF = (Busy, NeedsSweep, Braked, crm.CrmError)
+_PUT_OFF = (Busy, NeedsSweep, Braked, NewerFormat, crm.CrmError)
 """What uses up no attempt."""
 
 
@@ -479,6 +493,15 @@ def _first(gatherer: Gatherer, claim: Claim) -> Participant:
         folded = folding.Folded(by=box.pending)
         gatherer.participants.append(Participant(Subject((box,)), Sifted(), None, folded))
     return gatherer.participants[0]
+
+
+def _saying(why: planning.Leave | planning.Bury, more: str) -> planning.Leave | planning.Bury:
+    """The same, and what was put back for it."""
+    if not more:
+        return why
+    if isinstance(why, planning.Leave):
+        return dataclasses.replace(why, detail=f"{why.detail}; {more}")
+    return dataclasses.replace(why, message=f"{why.message} {more}")
 
 
 def _only(one: Participant, result: planning.Result) -> planning.Plan:

@@ -103,7 +103,7 @@ class Gatherer:
         folded = folding.fold(
             subject, sifted, self.policy, now=self.claim.now, truth=truth, joined=not first
         )
-        if folded.wish is None and not first and truth is None:
+        if folded.wish is None and not first and not folded.absent and not _tells_link(truth):
             folded.wish = _standing_claim(subject)
         participant = Participant(subject, sifted, truth, folded)
         self.participants.append(participant)
@@ -267,6 +267,10 @@ class Gatherer:
             return {}
         at = {one: self.links.replaced_at(one, slot) for one in self.customers}
         return {customer: moment for customer, moment in at.items() if moment is not None}
+
+
+def _tells_link(truth: Truth | None) -> bool:
+    return truth is not None and truth.link is not None
 
 
 def _standing_claim(subject: Subject) -> folding.Latch | None:

@@ -55,11 +55,7 @@ def rule(client: redis.Redis, release: Held, ruling: Ruling) -> bool:
     """
     script = scripts.load(client, "rule")
     with store_errors():
-        # A plan that was settled and made anew is another one, which nobody has looked at.
-        stored = client.hget("sw:held", release.mailbox)
-        if stored is None or _read(release.mailbox, str(stored)).id != release.id:
-            return False
-        return bool(script(args=[release.mailbox, ruling, WAKE_GRACE_MS]))
+        return bool(script(args=[release.mailbox, release.id, ruling, WAKE_GRACE_MS]))
 
 
 def _read(mailbox: str, text: str) -> Held:

@@ -64,6 +64,11 @@ class Kept:
     mailbox: str
     pending: Pending
 
+    @property
+    def would(self) -> bool:
+        """Whether it stands for a write; what was kept beside one only goes along with it."""
+        return self.outcome in EVERY_OUTCOME
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptFilter:
@@ -81,7 +86,7 @@ class KeptFilter:
         """Whether it is meant."""
         return all(
             (
-                kept.outcome in self.outcomes,
+                kept.outcome in self.outcomes or not kept.would,
                 self.source in (None, kept.mailbox.partition(":")[0]),
                 self.record is None or is_of(kept.mailbox, self.record),
                 self.since is None or kept.pending.received_at >= self.since,
@@ -106,7 +111,7 @@ class DryRunPlan:
     @property
     def by_outcome(self) -> Counter[str]:
         """How many would be applied, by what they would do."""
-        return Counter(kept.outcome for box in self.boxes for kept in box)
+        return Counter(kept.outcome for box in self.boxes for kept in box if kept.would)
 
 
 @dataclass(slots=True)
@@ -169,7 +174,7 @@ def plan_dry_run(client: redis.Redis, wanted: KeptFilter) -> DryRunPlan:
     for box in boxes.values():
         taken, left = _newest(box, wanted)
         skips += left
-        if taken:
+        if any(kept.would for kept in taken):
             chosen.append(taken)
     chosen.sort(key=lambda box: _age(box[0]))
     return DryRunPlan(tuple(chosen), tuple(skips))

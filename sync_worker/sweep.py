@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import redis
 
@@ -25,8 +26,19 @@ log = logging.getLogger(__name__)
 LEASE_MS = 180_000
 """How long a sweep is taken to run without a sign of it: longer than one page may take."""
 
-TURNS = 3
-"""How often the pages are read because customers came or went under way."""
+MOST_BACK_OFF = 60
+"""Sweeps that are not complete come ever more seldom, down to one in so many turns."""
+
+MOST_ASKED_SINGLY = 100
+"""Customers whose row leaves out a slot, and that are read by themselves to know it."""
+
+
+class Customers(find.Lists, Protocol):
+    """What reads customers, such as a FusebillClient."""
+
+    def get_customer(self, customer_id: int) -> Customer:
+        """Read one."""
+        ...
 
 
 @dataclass(slots=True)
@@ -35,7 +47,7 @@ class Sweeper:
 
     client: redis.Redis
     links: LinkIndex
-    fusebill: find.Lists
+    fusebill: Customers
     every_seconds: float
     clock: Callable[[], float] = time.time
 
@@ -52,7 +64,7 @@ class Sweeper:
                 return False
         try:
             return self._sweep()
-        except (errors.FusebillError, errors.Incomplete) as error:
+        except errors.FusebillError as error:
             log.warning("the sweep of all customers is put off: %s", error)
             return False
         finally:
@@ -62,9 +74,10 @@ class Sweeper:
         """Whether a mailbox waits for a sweep that may begin now. Raises StoreError."""
         with store_errors():
             waiting = self.client.zcard("sw:sweep:waiting")
-            begun = self.client.hget(self._key, "attempted")
+            begun, failed = self.client.hmget(self._key, "attempted", "incomplete")
             busy = self.client.exists("sw:sweep:lease")
-        soonest = int(begun or 0) + self.every_seconds * 1000
+        turns = min(2 ** int(failed or 0), MOST_BACK_OFF)
+        soonest = int(begun or 0) + turns * self.every_seconds * 1000
         return bool(waiting) and not busy and self._now() >= soonest
 
     @property
@@ -77,19 +90,23 @@ class Sweeper:
         return int(seconds) * 1000 + int(micros) // 1000
 
     def _sweep(self) -> bool:
-        for _ in range(TURNS):
-            begun = self._now()
-            with store_errors():
-                self.client.hset(self._key, mapping={"attempted": begun, "running": begun})
-            seen, complete, blind = self._read_all()
-            if complete:
-                break
-            log.warning("customers came or went during the sweep: sweeping again")
-        else:
-            log.warning("no sweep was complete: what waits for one goes on waiting")
-            return False
-        script = scripts.load(self.client, "swept")
+        begun = self._now()
         with store_errors():
+            self.client.hset(self._key, mapping={"attempted": begun, "running": begun})
+        try:
+            seen, complete, blind = self._read_all()
+        except errors.Incomplete as error:
+            log.warning("%s", error)
+            seen, complete, blind = 0, False, set()
+        with store_errors():
+            if not complete:
+                self.client.hincrby(self._key, "incomplete", 1)
+                log.error(
+                    "the sweep did not see every customer: what waits for one goes on waiting"
+                )
+                return False
+            self.client.hdel(self._key, "incomplete")
+            script = scripts.load(self.client, "swept")
             # No wake-up is under way to these, so beat need not give one time to arrive.
             woken = script(args=[self.links.account, begun, seen, 0, *sorted(blind)])
         log.info("swept %d customers, %d mailboxes go on", seen, len(woken))
@@ -98,7 +115,7 @@ class Sweeper:
     def _read_all(self) -> tuple[int, bool, set[Slot]]:
         """Read every page: customers seen, whether that was all, and slots some left out."""
         seen: set[int] = set()
-        blind: set[Slot] = set()
+        partly: list[Customer] = []
         broken, total = 0, None
         pages = find.all_pages(self.fusebill)
         while True:
@@ -108,14 +125,31 @@ class Sweeper:
                 break
             for customer in page.customers:
                 seen.add(customer.id)
-                blind |= _left_out(customer)
+                if _left_out(customer):
+                    partly.append(customer)
                 self.links.observe(customer, sent_at=sent_at)
             broken += page.broken
             total = page.total if page.total is not None else total
             with store_errors():
                 self.client.hset(self._key, mapping={"seen": len(seen), "total": total or ""})
                 self.client.pexpire("sw:sweep:lease", LEASE_MS)
-        return len(seen), not broken and (total is None or len(seen) >= total), blind
+        complete = not broken and (total is None or len(seen) >= total)
+        return len(seen), complete, self._blind(partly)
+
+    def _blind(self, partly: list[Customer]) -> set[Slot]:
+        """The slots that are still not known of those whose row left some out (B7.4)."""
+        blind: set[Slot] = set()
+        for customer in partly[MOST_ASKED_SINGLY:]:
+            blind |= _left_out(customer)
+        for customer in partly[:MOST_ASKED_SINGLY]:
+            sent_at = self._now() * 1000
+            try:
+                read = self.fusebill.get_customer(customer.id)
+            except errors.CustomerNotFound:
+                continue
+            self.links.observe(read, sent_at=sent_at)
+            blind |= _left_out(read)
+        return blind
 
     def _let_go(self, token: str) -> None:
         with store_errors():

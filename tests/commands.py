@@ -71,7 +71,9 @@ class Commands:
         """Have a change come in and end like that."""
         self.inbox.accept([change])
         claim = self.claim(change.record.mailbox)
-        self.inbox.settle(claim, Settlement([Verdict(one, outcome) for one in claim.pending]))
+        self.inbox.settle(
+            claim, Settlement([Verdict(one, outcome) for one in claim.pending], dry_run=True)
+        )
 
     def bury(
         self, change: Change, reason: Reason = Reason.CONFLICT, customers: tuple[int, ...] = (5,)

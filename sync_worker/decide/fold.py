@@ -162,7 +162,10 @@ def fold(
         return folded
     sifted, before = _without_former_unlinks(subject, sifted, folded)
     folded.let_go = _taken_by_mistake(subject, sifted, folded, truth)
-    folded.undecided = frozenset(_former_claims(subject, sifted).values())
+    if truth is None or not truth.link:
+        folded.unlinked |= _unlinked_since(subject, sifted)
+    claimed = _former_claims(subject, sifted) | _claim_before_merge(subject, sifted)
+    folded.undecided = frozenset(claimed.values())
     if truth is None:
         _fold_events(subject, sifted, folded)
     elif subject.record.source is Source.GEOTAB:
@@ -212,6 +215,19 @@ def _without_former_unlinks(
     )
 
 
+def _unlinked_since(subject: Subject, sifted: Sifted) -> frozenset[str]:
+    """Records that were merged into it before it was unlinked, though that is told only now: they
+    would have been let go of with it.
+    """
+    mark = subject.marks.watermarks.get(Aspect.LINK)
+    if mark is None or subject.marks.claim != "":
+        return frozenset()
+    before = [one for one in sifted.of(Aspect.EXISTENCE) if one.occurred_at <= mark]
+    merged = {id_ for one in before for id_ in one.change.merged_ids}
+    deleted = {one.change.record.id for one in before if one.change.kind is Kind.DELETED}
+    return frozenset((merged | deleted) & {record.id for record in subject.former})
+
+
 def _taken_by_mistake(
     subject: Subject, sifted: Sifted, folded: Folded, truth: Truth | None
 ) -> int | None:
@@ -249,7 +265,8 @@ def _fold_truth(
         if "id" not in policy.match_by:
             _tell(folded, by, Outcome.IGNORED, "matching by id is off")
         elif (customer_id := positive_integer(link)) is None:
-            folded.refused.append(_no_customer_id(subject.record, link, by))
+            if by:
+                folded.refused.append(_no_customer_id(subject.record, link, by))
         else:
             evidence = _changed(subject, sifted, truth)
             _decide(folded, Latch(subject.record, customer_id, evidence), by)
@@ -265,7 +282,12 @@ def _read_as_gone(subject: Subject, sifted: Sifted, truth: Truth, folded: Folded
     if truth.presence is Presence.PRESENT:
         return None
     record = truth.survivor or truth.record
-    told = any(one.change.record == subject.record for one in sifted.kinds(Kind.DELETED))
+    own = [
+        one
+        for one in sifted.of(Aspect.EXISTENCE)
+        if one.change.record == subject.record and one.change.kind is not Kind.TOUCHED
+    ]
+    told = bool(own) and newest(own).change.kind is Kind.DELETED
     if truth.presence is Presence.DELETED or told:
         return Release(record, None, gone=True)
     folded.absent = True
@@ -336,6 +358,18 @@ def _claimed_before_merge(subject: Subject, sifted: Sifted) -> Latch | None:
     (box,) = (box for box in subject.boxes if box.record == last.change.record)
     mine = [one for one in sifted.of(Aspect.LINK) if one.change.record == box.record]
     return Latch(subject.record, claims[last], _shown_by_events(mine, last, box.marks))
+
+
+def _claim_before_merge(subject: Subject, sifted: Sifted) -> dict[Pending, int]:
+    """What the record that is left had claimed when another was merged into it, likewise."""
+    own = [one for one in sifted.of(Aspect.LINK) if one.change.record == subject.record]
+    merges = sifted.kinds(Kind.MERGED)
+    if not own or not merges:
+        return {}
+    last = newest(own)
+    customer_id = positive_integer(last.change.customer_id)
+    before = last.occurred_at <= newest(merges).occurred_at
+    return {last: customer_id} if customer_id is not None and before else {}
 
 
 def _former_claims(subject: Subject, sifted: Sifted) -> dict[Pending, int]:
@@ -484,7 +518,8 @@ def _unlink(subject: Subject, link: Pending, by: tuple[Pending, ...], folded: Fo
     if change.customer_id is not None and only is None:
         folded.refused.append(_no_customer_id(subject.record, change.customer_id, by))
         return
-    folded.claim = ""
+    if only is None or subject.marks.claim in (None, str(only)):
+        folded.claim = ""  # else it was another customer's that was taken back
     _decide(folded, Release(subject.record, only), by)
 
 

@@ -53,7 +53,6 @@ class Party:
     """It is being merged, and the index does not tell of each merged record who holds it."""
     unlinked: frozenset[str] = frozenset()
     """Ids that were unlinked before they were merged into it."""
-
     let_go: int | None = None
     """The customer that it holds in the place of one of those."""
     undecided: frozenset[int] = frozenset()
@@ -336,7 +335,9 @@ class _Planner:
             return _several_merged(party, holders)
         occupant = target.slots[self.slot]
         if occupant == wish.record.id:
-            leaves = stale - {target.id}
+            held = holders - stale - {target.id}
+            moved = bool(held) and wish.evidence and self._is_move(party, wish, held)
+            leaves = (stale - {target.id}) | (held if moved else frozenset())
             return _Go(target.id, leaves) if leaves else _is_there(target.id)
         return self._claim(party, wish, occupant, holders - {target.id}, stale)
 
@@ -363,20 +364,22 @@ class _Planner:
                 concerned = (wish.customer_id, *sorted(others))
                 return Leave(NOT_NEWER, concerned, unmet=True, at=at)
             return _held(wish, held)
-        if held and not self._is_move(party, held) and not self.policy.replace:
+        if held and not self._is_move(party, wish, held) and not self.policy.replace:
             return _held(wish, held)
         return go
 
-    def _is_move(self, party: Party, held: frozenset[int]) -> bool:
+    def _is_move(self, party: Party, wish: Latch, held: frozenset[int]) -> bool:
         """The record's claim changed from the customer that holds it (B5.5).
 
-        Where it never was by its claim, whoever holds it got it before the claim changed (B4.5).
+        Where no other claim of it was ever known, whoever holds it got it before the claim changed
+        (B4.5).
         """
         marks = party.subject.marks
         if len(held) > 1:
             return False
         (holder,) = held
-        return marks.home is None or str(holder) in (marks.home, marks.claim)
+        unknown = marks.home is None and marks.claim in (None, str(wish.customer_id))
+        return unknown or str(holder) in (marks.home, marks.claim)
 
     def _fill(self, party: Party, wish: Fill) -> _Go | Leave:
         self._read({wish.customer_id})
@@ -438,8 +441,8 @@ class _Planner:
         if wish.previous and not self.known.swept:
             raise _Needed(Sweep())
         if wish.reference or wish.previous:
-            hint = f"reference {wish.reference!r}" if wish.reference else f"id {wish.previous!r}"
-            raise _Needed(NoMatch(f"No customer in Fusebill has the {hint}."))
+            hint = "reference" if wish.reference else "previous id"
+            raise _Needed(NoMatch(f"No customer in Fusebill has the {hint} that the record names."))
         return Leave("no customer has this email", outcome=Outcome.IGNORED)
 
     def _previous(self, previous: str) -> tuple[int, ...]:

@@ -90,10 +90,20 @@ def _released(marks: Marks, wish: Release, result: Result | None) -> Marks:
     if not is_met(result):
         return marks
     if wish.gone:
-        if isinstance(result, Done):
-            marks = msgspec.structs.replace(marks, ended_on=result.customers[0])
+        return _ended(marks, result)
+    if wish.only is not None and marks.home not in (None, str(wish.only)):
         return marks
     return msgspec.structs.replace(marks, shown=False, home="")
+
+
+def _ended(marks: Marks, result: Result | None) -> Marks:
+    """Where it was; also if an earlier try let go of it there and did not hear of it."""
+    match result:
+        case Done(customers=customers):
+            return msgspec.structs.replace(marks, ended_on=customers[0])
+        case Leave(customers=customers) if marks.home in {str(one) for one in customers}:
+            return msgspec.structs.replace(marks, ended_on=int(marks.home or 0))
+    return marks
 
 
 def brought(marks: Marks, company: Done | Leave | None, brings: tuple[str, int] | None) -> Marks:

@@ -48,7 +48,9 @@ def sift(subject: Subject, policy: Policy, *, reads: bool) -> Sifted:
         former = box.record != subject.record
         for stored in box.pending:
             one = _as_meant(stored, policy)
-            why = _of_no_use(one.change, policy, reads=reads, former=former)
+            why = _of_another(one.change, policy) or _of_no_use(
+                one.change, policy, reads=reads, former=former
+            )
             if why:
                 sifted.told.append(Told(one, Outcome.IGNORED, why))
             elif _is_stale(one, box):
@@ -86,6 +88,12 @@ def _as_meant(one: Pending, policy: Policy) -> Pending:
         return one
     touched = msgspec.structs.replace(change, kind=Kind.TOUCHED, aspect=Aspect.EXISTENCE)
     return Pending(one.seq, one.received_at, touched)
+
+
+def _of_another(change: Change, policy: Policy) -> str | None:
+    """It was taken in before the settings named the tenant that may write (B2.9)."""
+    tenant = policy.tenants.get(change.record.source, change.record.tenant)
+    return "of another tenant" if tenant != change.record.tenant else None
 
 
 def _of_no_use(change: Change, policy: Policy, *, reads: bool, former: bool) -> str | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from sync_worker.domain import Marks, Pending, Record
+from sync_worker.domain import Marks, Pending, Record, Source
 
 CompanyPolicy = Literal["primary", "property", "off"]
 
@@ -70,6 +70,8 @@ class Policy:
     """A path to unlatch Salesforce is set (B5.6)."""
     grace_ms: int = 30_000
     """RELEASE_GRACE_SECONDS (B3.12)."""
+    tenants: Mapping[Source, str] = field(default_factory=dict)
+    """The one tenant of each source that may write (B2.9); one that is not named may."""
     definitions: frozenset[str] = frozenset()
     """Salesforce message definitions that were seen carrying the link field (B3.2)."""
 

@@ -46,7 +46,7 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
     sw:dead:ID:attempts         list    the calls that were made for it, JSON
     sw:blocked:SLOT:CUSTOMER    set     conflicts to judge again when that slot is free
     sw:would                    hash    number -> "OUTCOME|MAILBOX|stored", of dry runs (B5.9)
-    sw:would:of:MAILBOX|ASPECT  zset    number -> occurred_at, of those
+    sw:would:of:MAILBOX         set     the numbers of those that lay in a mailbox
     sw:customer:ACCOUNT:ID      hash    slot -> record id, as last seen; `at` in microseconds;
                                         replaced:SLOT, when a record was displaced there last
     sw:history:ACCOUNT:ID       list    who held what, since when and why, JSON

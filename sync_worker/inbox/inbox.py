@@ -6,14 +6,13 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import msgspec
 import redis
 
 from sync_worker.domain import (
-    DECIDED,
-    IN_DRY_RUN,
     SATISFIED,
     URGENT_ASPECTS,
     Aspect,
@@ -62,6 +61,21 @@ class Suspect(Exception):
     def __init__(self, seconds: float) -> None:
         super().__init__(f"a write may yet land for {seconds:.1f} s")
         self.seconds = seconds
+
+
+class Braking(Enum):
+    """What the brake says of releases (B5.10)."""
+
+    FREE = "free"
+    HELD = "held"
+    DISCARDED = "discarded"
+
+    def __bool__(self) -> bool:
+        """Whether they may be made."""
+        return self is Braking.FREE
+
+
+_BRAKING = {1: Braking.FREE, 0: Braking.HELD, 2: Braking.DISCARDED}
 
 
 class LeaseLost(Exception):
@@ -147,14 +161,17 @@ class Claim:
     """When a replay put changes back (ms); 0 if none did."""
     refused_at: int = 0
     """When Fusebill refused a latch that only a sweep can explain (ms); 0 if it did not."""
-    brake: str = ""
-    """`held`, `approved` or `discarded` where the brake has a say (B5.10)."""
     undo: str = ""
     """How to put back what an earlier try let go of (B5.2)."""
     customers: tuple[int, ...] = _NO_CUSTOMERS
     """The customers that are leased with it."""
     joined: dict[str, Joined] = field(default_factory=dict)
     """The mailboxes that are leased with it."""
+
+    def boxes(self) -> Iterable[tuple[str, list[Pending]]]:
+        """What each mailbox held when it was taken."""
+        yield self.mailbox, self.pending
+        yield from ((one.mailbox, one.pending) for one in self.joined.values())
 
     @property
     def mailboxes(self) -> list[str]:
@@ -361,6 +378,7 @@ class Inbox:
                 self._lease_ms,
                 self._late_write_ms,
                 [str(one) for one in wanted],
+                [str(one) for one in claim.customers],
                 write,
             ]
         )
@@ -373,8 +391,8 @@ class Inbox:
         claim.customers = wanted
         return int(held)
 
-    def brake(self, claim: Claim, releases: Sequence[tuple[int, str]], *, limit: int) -> bool:
-        """Count releases against the brake; False if they are held until approved (B5.10).
+    def brake(self, claim: Claim, releases: Sequence[tuple[int, str]], *, limit: int) -> Braking:
+        """Count releases against the brake, unless they are held or were ruled on (B5.10).
 
         Raises LeaseLost.
         """
@@ -390,7 +408,7 @@ class Inbox:
             allowed = self._brake(args=[*fixed, *names])
         if allowed == -1:
             raise LeaseLost(claim.mailbox)
-        return bool(allowed)
+        return _BRAKING[int(allowed)]
 
     def settle(self, claim: Claim, settlement: Settlement) -> int:
         """Give the claimed changes their outcomes and let go of the mailboxes (B6.8).
@@ -403,11 +421,13 @@ class Inbox:
         packed = _pack(
             [
                 [_box(claim, settlement, mailbox, verdicts) for mailbox in claim.mailboxes],
-                [_letter(burial) for burial in settlement.burials],
+                [_letter(claim, burial) for burial in settlement.burials],
                 [str(customer) for customer in claim.customers],
                 list(Reason),
+                list(Aspect),
                 _flat(Counter(f"settled|{verdict.outcome}" for verdict in verdicts)),
                 settlement.answer_lost,
+                settlement.dry_run,
                 max(0, round(settlement.later * 1000)),
             ]
         )
@@ -453,6 +473,11 @@ class Inbox:
         if due == -1:
             raise LeaseLost(claim.mailbox)
 
+    def refused(self, customer: int) -> None:
+        """Forget a write that was refused for good: the same again would be another hand's."""
+        with store_errors():
+            self._client.delete(f"sw:intent:{customer}")
+
     def count(self, metric: str, n: int = 1) -> None:
         """Count `n` more of something for the metrics: `NAME` or `NAME|LABEL|LABEL`."""
         with store_errors():
@@ -481,7 +506,7 @@ def _read_claim(claim: Claim, answer: list[Any]) -> None:
         claim.attempts = codec.decode_attempts(work.get("attempts"))
         claim.replayed_at = int(work.get("replayed_at", 0))
         claim.refused_at = int(work.get("refused_at", 0))
-    claim.brake, claim.undo = work.get("brake", ""), work.get("undo", "")
+    claim.undo = work.get("undo", "")
     claim.survivor, claim.merged = answer[5], tuple(answer[6])
     claim.definitions = frozenset(answer[7])
     claim.marks = _read_marks(claim.mailbox, marks)
@@ -542,8 +567,9 @@ def _undecoded_letter(item: Undecoded) -> dict[str, object]:
     }
 
 
-def _letter(burial: Burial) -> dict[str, object]:
+def _letter(claim: Claim, burial: Burial) -> dict[str, object]:
     record = burial.pending[0].change.record
+    lies_in = {one.seq: mailbox for mailbox, box in claim.boxes() for one in box}
     blocked_by = []
     if burial.reason in FREED_BY_OTHERS:
         blocked_by = [f"{record.slot}:{customer}" for customer in burial.customers]
@@ -559,7 +585,7 @@ def _letter(burial: Burial) -> dict[str, object]:
         "changes": [
             part
             for pending in burial.pending
-            for part in (pending.change.record.mailbox, str(pending.seq))
+            for part in (lies_in.get(pending.seq, claim.mailbox), str(pending.seq))
         ],
         "blocked_by": blocked_by,
     }
@@ -571,7 +597,9 @@ def _box(
     """What becomes of one mailbox, as settle.lua takes it."""
     joined = claim.joined.get(mailbox)
     held = joined or claim
-    mine = [one for one in verdicts if one.pending.change.record.mailbox == mailbox]
+    # By where it lies, not by its record: a replayed change may lie in what is left of a merge.
+    seqs = {pending.seq for pending in held.pending}
+    mine = [one for one in verdicts if one.pending.seq in seqs]
     satisfied = {v.pending.change.aspect for v in mine if v.satisfies}
     satisfied = settlement.satisfied.get(mailbox, satisfied)
     buried = {burial.aspect for burial in settlement.burials}
@@ -594,13 +622,9 @@ def _audit_line(verdict: Verdict, *, dry_run: bool) -> list[str]:
     detail = verdict.detail
     if pending.clock_doubted:
         detail = f"{detail}; clock" if detail else "clock"
-    kept = verdict.outcome in IN_DRY_RUN.values()
-    tried = dry_run and (kept or verdict.outcome in DECIDED)
     return [
         str(pending.seq),
-        f"{change.record.mailbox}|{change.aspect}" if tried else "",
-        f"{verdict.outcome}|{change.record.mailbox}" if kept else "",
-        str(pending.occurred_at),
+        verdict.outcome if dry_run and verdict.outcome is not Outcome.STALE else "",
         *("seq", str(pending.seq)),
         *("record", change.record.mailbox),
         *("kind", change.kind),

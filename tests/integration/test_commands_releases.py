@@ -30,7 +30,8 @@ def hold_back(at: Commands, record: Record) -> None:
 
 
 def brake(at: Commands, record: Record) -> str | None:
-    return at.client.hget(f"sw:work:{record.mailbox}", "brake")
+    """The ruling; behind it stand the releases that it is about."""
+    return str(at.client.hget(f"sw:work:{record.mailbox}", "brake")).split()[0]
 
 
 def is_due(at: Commands, record: Record) -> bool:

@@ -16,6 +16,7 @@ from simulators.fusebill.faults import Fault
 from simulators.fusebill.server import SimulatedFusebill
 from sync_worker.converge import Ended
 from sync_worker.domain import Reason, Record, RecordType, Source
+from sync_worker.fusebill import answers
 from sync_worker.fusebill import customer as fusebill_customer
 from sync_worker.status import read_status
 from tests.changes import (
@@ -170,8 +171,9 @@ def test_b4_5_a_sweep_that_began_before_the_change_proves_nothing(world):
     assert world.customer(OTHER).hub_spot_id is None
 
 
-def test_b4_5_a_sweep_that_cannot_see_a_slot_proves_nothing_of_it(world, monkeypatch):
-    """B7.4: a key missing from a row is unknown, not empty."""
+@pytest.mark.parametrize("singly", [True, False])
+def test_b4_5_a_sweep_that_cannot_see_a_slot_proves_nothing_of_it(world, monkeypatch, singly):
+    """B7.4: a key missing from a row is unknown, not empty; a read of its own may tell it."""
     whole = fusebill_customer.parse_customer
 
     def without(payload):
@@ -181,10 +183,13 @@ def test_b4_5_a_sweep_that_cannot_see_a_slot_proves_nothing_of_it(world, monkeyp
     world.feed(unlinked(CONTACT))
     with monkeypatch.context() as patch:
         patch.setattr(fusebill_customer, "parse_customer", without)
+        if not singly:
+            patch.setattr(answers, "parse_customer", without)
         assert world.sweep()
-    assert world.converge(CONTACT) is Ended.POSTPONED
-    assert world.outcomes() == []
-    assert world.sweep()
+    if not singly:
+        assert world.converge(CONTACT) is Ended.POSTPONED
+        assert world.outcomes() == []
+        assert world.sweep()
     world.converge(CONTACT)
     assert world.last() == ("unlatched", f"customer {OTHER}")
 

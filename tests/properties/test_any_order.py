@@ -6,29 +6,24 @@ end, told by a model of a few lines that never sees an event.
 
 from __future__ import annotations
 
-import os
 import random
 from typing import ClassVar
 
 import pytest
 import redis
-from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from simulators.fusebill.options import Options
 from sync_worker.domain import Aspect, Kind, Record, Slot, Source
+from tests.properties.profile import TIMEOUT, try_worlds
 from tests.properties.world import CUSTOMERS, RECORDS, Simulation
-
-EXAMPLES = int(os.environ.get("WORLDS", "300"))
-PHASES = [p for p in Phase if p is not Phase.shrink] if "NOSHRINK" in os.environ else list(Phase)
-"""`make worlds` sets 10,000."""
 
 HELD_ELSEWHERE = st.sampled_from([400, 409])
 
@@ -245,16 +240,6 @@ class ReadableWorlds(RuleBasedStateMachine):
         assert (self.sim.held(), len(self.sim.writes)) == (before, writes)
 
 
-@pytest.mark.timeout(0 if EXAMPLES > 1000 else 600)
+@pytest.mark.timeout(TIMEOUT)
 def test_any_order_ends_as_the_crms_say(client):
-    ReadableWorlds.client = client
-    run_state_machine_as_test(
-        ReadableWorlds,
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=50,
-            phases=PHASES,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    try_worlds(ReadableWorlds, client)

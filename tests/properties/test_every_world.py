@@ -7,21 +7,19 @@ write must have a reason in what was told, and every claim that is not true must
 
 from __future__ import annotations
 
-import os
 import random
 from collections import defaultdict
 from typing import ClassVar
 
 import pytest
 import redis
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import given, note
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from simulators.fusebill.customer import Customer
@@ -29,10 +27,9 @@ from simulators.fusebill.options import Options
 from sync_worker import events
 from sync_worker.domain import Aspect, Kind, Record, RecordType, Slot, Source
 from sync_worker.inbox import codec
+from tests.properties.profile import EXAMPLES, TIMEOUT, at_most, try_worlds
 from tests.properties.world import CUSTOMERS, RECORDS, Simulation
 
-EXAMPLES = int(os.environ.get("WORLDS", "300"))
-PHASES = [p for p in Phase if p is not Phase.shrink] if "NOSHRINK" in os.environ else list(Phase)
 NOBODY = 99
 """A customer that is not there."""
 
@@ -348,30 +345,16 @@ class EveryWorld(RuleBasedStateMachine):
                 assert record.mailbox in waiting, f"{record.mailbox} claims {marks.claim} in vain"
 
 
-@pytest.mark.timeout(0 if EXAMPLES > 1000 else 900)
+@pytest.mark.timeout(TIMEOUT)
 def test_no_customer_is_done_wrong(client):
-    EveryWorld.client = client
-    run_state_machine_as_test(
-        EveryWorld,
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=50,
-            phases=PHASES,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    try_worlds(EveryWorld, client)
 
 
-@pytest.mark.timeout(0 if EXAMPLES > 1000 else 600)
+@pytest.mark.timeout(TIMEOUT)
 def test_dedupe_only_saves_work(client):
     """The same happenings, with dedupe and without, end alike (B2.11)."""
 
-    @settings(
-        max_examples=max(20, EXAMPLES // 5),
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @at_most(max(20, EXAMPLES // 5))
     @given(seed=st.integers(0, 2**32), reads=st.booleans())
     def ends_alike(seed, reads):
         assert end(client, seed, reads, 0) == end(client, seed, reads, 72)

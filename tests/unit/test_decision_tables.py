@@ -55,7 +55,8 @@ from sync_worker.fusebill import answers, errors
 from sync_worker.fusebill.client import FusebillClient
 from sync_worker.gather import Busy, Participant
 from sync_worker.inbox import Claim, Settlement
-from sync_worker.inbox.inbox import ALIAS_MS, HELD_SECONDS, UNREADABLE_SECONDS
+from sync_worker.inbox.codec import NewerFormat
+from sync_worker.inbox.inbox import ALIAS_MS, HELD_SECONDS, UNREADABLE_SECONDS, Braking
 from sync_worker.settings import Settings
 from tests.changes import (
     ACCOUNT,
@@ -1439,7 +1440,7 @@ def test_11_every_wait_has_a_row():
         crm.RateLimited,
         crm.Unauthorized,
     }
-    put_off = {Busy, converge.NeedsSweep, converge.Braked, crm.CrmError}
+    put_off = {Busy, converge.NeedsSweep, converge.Braked, NewerFormat, crm.CrmError}
     assert put_off == set(converge._PUT_OFF)
     assert set(retry.Trouble) == {converge._TROUBLE[error] for error in TRIES.values()} | {
         retry.Trouble.RATE_LIMITED,
@@ -1467,9 +1468,9 @@ def limit_with(known_links: int) -> int:
     """How many releases an hour may hold with so many links known."""
     limits: list[int] = []
 
-    def brake(claim: Claim, releases: Any, *, limit: int) -> bool:
+    def brake(claim: Claim, releases: Any, *, limit: int) -> Braking:
         limits.append(limit)
-        return True
+        return Braking.FREE
 
     links = SimpleNamespace(count=lambda: known_links)
     plan = planning.Plan(

@@ -8,6 +8,7 @@ local answer, changes = {}, {}
 for i = 3, #ARGV, 2 do
   local seq, stored = ARGV[i], ARGV[i + 1]
   if redis.call('HDEL', 'sw:would', seq) == 1 then
+    redis.call('SREM', 'sw:would:of:' .. mailbox, seq)
     changes[#changes + 1] = seq
     changes[#changes + 1] = stored
     answer[#answer + 1] = 1

@@ -116,12 +116,18 @@ local function open_key(reason, aspect, mailbox)
   return reason .. '|' .. aspect .. '|' .. mailbox
 end
 
+local CLOSED_LETTER_SECONDS = 30 * 86400
+
 local function close_dead_letter(id, state, now)
   local key = 'sw:dead:' .. id
   local open = redis.call('HGET', key, 'open')
   redis.call('HSET', key, 'state', state, 'closed_at', now)
   redis.call('HDEL', 'sw:dead:open', open)
   redis.call('ZREM', 'sw:dead:waiting', id)
+  -- What its changes said is kept until it is closed, and for a while to look back at (B10.2).
+  for _, part in ipairs({'', ':changes', ':attempts'}) do
+    redis.call('EXPIRE', key .. part, CLOSED_LETTER_SECONDS)
+  end
   count('dead_letters_closed|' .. state, 1)
 end
 

@@ -12,10 +12,11 @@
 local account, customer, sent_at = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local key = 'sw:customer:' .. account .. ':' .. customer
 local at = redis.call('HGET', key, 'at')
-if at and tonumber(at) > sent_at then return 0 end
-redis.call('HSET', key, 'at', ARGV[3])
-local now = now_ms()
 local written = ARGV[4] == '1'
+-- What a write has answered is true whatever was read while it was under way.
+if at and tonumber(at) > sent_at and not written then return 0 end
+redis.call('HSET', key, 'at', written and string.format('%.0f', now_us()) or ARGV[3])
+local now = now_ms()
 local intent = redis.call('GET', 'sw:intent:' .. customer)
 intent = intent and cjson.decode(intent)
 
@@ -33,7 +34,7 @@ for i = 5, #ARGV, 2 do
   local link = 'sw:link:' .. account .. ':' .. slot .. ':'
   if intent and intent.slots[slot] and intent.slots[slot] ~= id then arrived = false end
   if before and before ~= '' and before ~= id then
-    redis.call('HSET', link .. before, customer, (written or why ~= '') and 'released' or 'gone')
+    redis.call('HSET', link .. before, customer, why ~= '' and 'released' or 'gone')
     redis.call('HINCRBY', 'sw:index:' .. account, 'links', -1)
   end
   if id ~= '' then

@@ -2,13 +2,13 @@
 -- leases given back: one step (B6.8).
 --
 -- ARGV[1] mailbox that was claimed, ARGV[2] token, ARGV[3] wake grace in ms, ARGV[4] days the audit is
--- kept, ARGV[5] MessagePack {boxes, letters, customers, reasons, counts, answer_lost, later_ms}
+-- kept, ARGV[5] MessagePack {boxes, letters, customers, reasons, aspects, counts, answer_lost,
+-- dry_run, later_ms}
 --   boxes      list of {mailbox, due before, audit, marks, forgotten, satisfied, ended, kept}, the one
 --              that was claimed first:
 --     due before  when one that was joined was due, or ''
---     audit       list of {number, tried, kept as, occurred at, field, value, ...}: the audit line of
---                 each settled change; in a dry run `tried` is its record and aspect, and `kept as`
---                 the outcome and mailbox under which it is kept, else both are ''
+--     audit       list of {number, kept as, field, value, ...}: the audit line of each settled change;
+--                 `kept as` is the outcome under which a dry run may keep it, else ''
 --     marks       flat: field of sw:mark, value, ...
 --     forgotten   fields of sw:mark to remove
 --     satisfied   aspects that are true now: their older dead letters close (B6.10)
@@ -17,14 +17,16 @@
 --   letters    dead letters to write, each with `changes`: flat: mailbox, number, ...
 --   customers  the customers whose leases are given back
 --   reasons    every reason a dead letter can have
+--   aspects    every aspect a change can have
 --   counts     flat: metric, number, ...
 --   answer_lost  whether the last write was not answered
+--   dry_run    whether nothing was written, so that nothing is closed and all is kept (B5.9)
 --   later_ms   when the mailbox is due again if it holds nothing but what was left for later
 -- Returns {-1, 0} if a lease is lost; {-2, ms} with nothing done while an unanswered write may yet
 -- land on one of the customers, and for how long (B5.3); else {changes the mailbox still holds, 0}.
 
 local mailbox, token, wake_grace_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local boxes, letters, customers, reasons, counts, answer_lost, later_ms = unpack(cmsgpack.unpack(ARGV[5]))
+local boxes, letters, customers, reasons, aspects, counts, answer_lost, dry_run, later_ms = unpack(cmsgpack.unpack(ARGV[5]))
 for _, box in ipairs(boxes) do
   if lease_lost(box[1], token) then return {-1, 0} end
 end
@@ -50,31 +52,34 @@ for _, letter in ipairs(letters) do
   buried[letter] = changes
 end
 
--- A dry run keeps what it would have done (B5.9). What is found to be so without a write, or to need
--- a person, overtakes what was kept before of the same record and aspect.
-local function keep_of_dry_run(box_key, seq, tried, kept_as, occurred_at)
-  local kept = 'sw:would:of:' .. tried
-  if kept_as ~= '' then
-    local stored = redis.call('HGET', box_key, seq)
-    if stored then
-      redis.call('HSET', 'sw:would', seq, kept_as .. '|' .. stored)
-      redis.call('ZADD', kept, occurred_at, seq)
-    end
-    return
-  end
-  for _, older in ipairs(redis.call('ZRANGEBYSCORE', kept, '-inf', occurred_at)) do
-    redis.call('HDEL', 'sw:would', older)
-    redis.call('ZREM', kept, older)
+-- A dry run keeps what it would have done, and all that comes of the same record after that: it would
+-- have been judged otherwise, had the first been done (B5.9).
+local function keep_of_dry_run(name, seq, kept_as, would)
+  local kept = 'sw:would:of:' .. name
+  if not would and redis.call('SCARD', kept) == 0 then return end
+  local stored = redis.call('HGET', 'sw:box:' .. name, seq)
+  if stored then
+    redis.call('HSET', 'sw:would', seq, kept_as .. '|' .. name .. '|' .. stored)
+    redis.call('SADD', kept, seq)
   end
 end
 
 local oldest = string.format('%.0f', now - tonumber(ARGV[4]) * 86400000)
-local function write_audit(box_key, lines)
+local function write_audit(name, lines)
+  if dry_run then
+    -- What it would do first: the others of the same burst go with it.
+    for _, first in ipairs({true, false}) do
+      for _, line in ipairs(lines) do
+        if line[2] ~= '' and (string.sub(line[2], 1, 6) == 'would_') == first then
+          keep_of_dry_run(name, line[1], line[2], first)
+        end
+      end
+    end
+  end
   for _, line in ipairs(lines) do
-    local seq, tried, kept_as, occurred_at = table.remove(line, 1), table.remove(line, 1),
-      table.remove(line, 1), table.remove(line, 1)
-    if tried ~= '' then keep_of_dry_run(box_key, seq, tried, kept_as, occurred_at) end
-    if redis.call('HDEL', box_key, seq) == 1 then
+    local seq = table.remove(line, 1)
+    table.remove(line, 1)
+    if redis.call('HDEL', 'sw:box:' .. name, seq) == 1 then
       redis.call('XADD', 'sw:audit', 'MINID', '~', oldest, '*', unpack(line))
     end
   end
@@ -95,19 +100,38 @@ local function close_letters(of, aspect, also_open, kept)
   end
 end
 
+-- What was being replayed and is in the mailbox no more has ended, whatever its changes ended as; a dry
+-- run has not decided it.
+local function end_replays(name)
+  for _, aspect in ipairs(aspects) do
+    for _, reason in ipairs(reasons) do
+      local id = redis.call('HGET', 'sw:dead:open', open_key(reason, aspect, name))
+      if id and redis.call('HGET', 'sw:dead:' .. id, 'state') == 'replaying' and not waits_in_box(id, name) then
+        if dry_run then redis.call('HSET', 'sw:dead:' .. id, 'state', 'open')
+        else close_dead_letter(id, 'superseded', now) end
+      end
+    end
+  end
+end
+
 for _, box in ipairs(boxes) do
   local name, _, audit, marks, forgotten, satisfied, ended = unpack(box)
   local mark_key = 'sw:mark:' .. name
   for i = 1, #marks, 2 do redis.call('HSET', mark_key, marks[i], marks[i + 1]) end
   for _, field in ipairs(forgotten) do redis.call('HDEL', mark_key, field) end
-  write_audit('sw:box:' .. name, audit)
-  for _, aspect in ipairs(satisfied) do close_letters(name, aspect, true, nil) end
-  for _, aspect in ipairs(ended) do close_letters(name, aspect, false, nil) end
+  write_audit(name, audit)
+  if not dry_run then
+    for _, aspect in ipairs(satisfied) do close_letters(name, aspect, true, nil) end
+    for _, aspect in ipairs(ended) do close_letters(name, aspect, false, nil) end
+  end
 end
 for _, letter in ipairs(letters) do
   -- What failed for another reason was an older claim: a record has one (B6.10).
-  close_letters(letter.mailbox, letter.aspect, true, letter.reason)
+  if not dry_run then close_letters(letter.mailbox, letter.aspect, true, letter.reason) end
   bury(letter, buried[letter], now)
+end
+for _, box in ipairs(boxes) do
+  if redis.call('HEXISTS', 'sw:work:' .. box[1], 'replayed_at') == 1 then end_replays(box[1]) end
 end
 
 for i = 1, #counts, 2 do count(counts[i], counts[i + 1]) end

@@ -881,3 +881,39 @@ def test_b3_12_a_place_taken_of_one_that_was_unlinked_before_is_let_go_of(
 ):
     result = folded(*changes, record=CONTACT, former=[LOSER], marks=marks, truth=read)
     assert result.let_go == let_go
+
+
+def test_b3_12_of_several_merged_records_those_that_were_unlinked_are_apart():
+    third, fourth = named(CONTACT, "8"), named(CONTACT, "9")
+    result = folded(
+        linked(third, "5"), unlinked(fourth), record=CONTACT, former=[LOSER, third, fourth]
+    )
+    assert result.unlinked == {"9"}
+    assert result.wish == Latch(CONTACT, 5, evidence=True)
+
+
+UNLINKED = Marks(claim="", watermarks={Aspect.LINK: NOW})
+CLAIMED = Marks(claim="5", watermarks={Aspect.LINK: NOW})
+
+
+@pytest.mark.parametrize(
+    ("change", "marks", "read", "ids"),
+    [
+        pytest.param(merged(CONTACT, "7"), UNLINKED, None, {"7"}, id="a merge of that moment"),
+        pytest.param(
+            merged(CONTACT, "7", "9", occurred_at=NOW - 1), UNLINKED, None, {"7"}, id="of before"
+        ),
+        pytest.param(merged(CONTACT, "7", occurred_at=NOW + 1), UNLINKED, None, set(), id="since"),
+        pytest.param(deleted(LOSER, occurred_at=NOW - 1), UNLINKED, None, {"7"}, id="a deletion"),
+        pytest.param(deleted(LOSER, occurred_at=NOW + 1), UNLINKED, None, set(), id="one since"),
+        pytest.param(restored(LOSER, occurred_at=NOW - 1), UNLINKED, None, set(), id="neither"),
+        pytest.param(merged(CONTACT, "7"), CLAIMED, None, set(), id="it claimed a customer"),
+        pytest.param(merged(CONTACT, "7"), Marks(claim=""), None, set(), id="nothing decided"),
+        pytest.param(merged(CONTACT, "7"), UNLINKED, truth(), {"7"}, id="its field is empty"),
+        pytest.param(merged(CONTACT, "7"), UNLINKED, truth(link="5"), set(), id="it is filled"),
+    ],
+)
+def test_b3_12_what_was_merged_before_an_unlink_is_let_go_of_with_it(change, marks, read, ids):
+    """However late the merge is told."""
+    result = folded(change, record=CONTACT, former=[LOSER], marks=marks, truth=read)
+    assert result.unlinked == ids

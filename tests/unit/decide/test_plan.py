@@ -269,14 +269,14 @@ def test_b4_3_what_cannot_be_asked_for_needs_a_person(kind):
             Find(GEOTAB, "C-1"),
             ANY,
             False,
-            NoMatch("No customer in Fusebill has the reference 'C-1'."),
+            NoMatch("No customer in Fusebill has the reference that the record names."),
             id="reference",
         ),
         pytest.param(
             Find(GEOTAB, "C-1", "a@example.org"),
             ANY,
             False,
-            NoMatch("No customer in Fusebill has the reference 'C-1'."),
+            NoMatch("No customer in Fusebill has the reference that the record names."),
             id="both",
         ),
         pytest.param(
@@ -293,7 +293,7 @@ def test_b4_3_what_cannot_be_asked_for_needs_a_person(kind):
             Find(GEOTAB, previous="0070440"),
             ANY,
             True,
-            NoMatch("No customer in Fusebill has the id '0070440'."),
+            NoMatch("No customer in Fusebill has the previous id that the record names."),
             id="previous",
         ),
         pytest.param(
@@ -743,3 +743,10 @@ def test_b3_12_but_nothing_that_another_hand_put_there_since(there):
     what = planned(party(Keep(ACCOUNT, "why"), {}, **more), there, policy=ANY)
     assert what.writes == ()
     assert result(what) == Leave("why")
+
+
+def test_b3_12_a_claim_takes_the_place_of_one_that_was_unlinked_before_it_was_merged():
+    first = party(Latch(ACCOUNT, 5, True), {5: "holds"}, former=[LOSER], unlinked=frozenset({"L1"}))
+    what = planned(first, holder(5, LOSER))
+    assert steps(what, SF) == [(5, ACCOUNT.id)]
+    assert result(what).outcome is Outcome.MOVED

@@ -13,6 +13,7 @@ from sync_worker.decide.plan import (
     Bury,
     Done,
     Join,
+    Leave,
     Plan,
     Unknown,
 )
@@ -110,6 +111,9 @@ def test_b5_5_a_slot_is_not_replaced_twice_within_the_hour(ago, again):
         pytest.param(Marks(home="7", claim="7"), Policy(), False, id="another hand moved it"),
         pytest.param(Marks(home="", claim=""), Policy(), False, id="another hand latched it"),
         pytest.param(Marks(home="7", claim="7"), REPLACE, True, id="replace"),
+        pytest.param(Marks(claim="5"), Policy(), True, id="it only ever claimed this customer"),
+        pytest.param(Marks(claim="9"), Policy(), False, id="it claimed a third"),
+        pytest.param(Marks(claim=""), Policy(), False, id="it was unlinked before"),
     ],
 )
 def test_b5_5_a_move_is_no_conflict(marks, policy, moves):
@@ -126,6 +130,25 @@ def test_b5_5_a_move_is_no_conflict(marks, policy, moves):
             "correct the record's link field.",
             (5, 6),
         )
+
+
+@pytest.mark.parametrize(
+    ("marks", "evidence", "leaves"),
+    [
+        (Marks(home="6"), True, True),
+        (Marks(home="6"), False, False),
+        (Marks(home="7", claim="7"), True, False),
+    ],
+)
+def test_b5_5_a_move_whose_other_half_is_done_is_finished(marks, evidence, leaves):
+    first = party(Latch(X, 5, evidence), {5: "holds", 6: "holds"}, marks=marks)
+    what = planned(first, holder(5, X), holder(6, X))
+    assert steps(what, GEO) == ([(6, "")] if leaves else [])
+    assert what.releases == ()
+    if leaves:
+        assert result(what) == Done(Outcome.MOVED, "from customer 6 to 5", (5, 6))
+    else:
+        assert result(what) == Leave("already latched", (5,), at=5)
 
 
 @pytest.mark.parametrize("marks", [Marks(), Marks(home="6")])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync_worker.decide.sift import Sifted, Told, sift
+from sync_worker.decide.sift import Sifted, Told, before_merge, sift
 from sync_worker.decide.subject import Policy
 from sync_worker.domain import Aspect, Change, Kind, Marks, Outcome
 from tests.changes import (
@@ -337,3 +337,41 @@ def test_b3_8_a_repeat_that_is_older_than_the_watermark_is_stale():
     assert told(sifted(linked(identity="a", occurred_at=NOW - 1), marks=DONE)) == [
         (Outcome.STALE, "a newer change was decided before")
     ]
+
+
+# --- B3.12: an unlink from before a merge
+
+
+@pytest.mark.parametrize(
+    ("changes", "apart"),
+    [
+        ([unlinked(occurred_at=NOW - 1), merged(CONTACT, "7")], [1]),
+        ([unlinked(), merged(CONTACT, "7")], [1]),
+        (
+            [
+                linked(occurred_at=NOW - 2),
+                unlinked(occurred_at=NOW - 1),
+                merged(CONTACT, "7"),
+                merged(CONTACT, "8", occurred_at=NOW - 9),
+                linked(LOSER, occurred_at=NOW - 1),
+            ],
+            [1, 2],
+        ),
+        ([unlinked(occurred_at=NOW + 1), merged(CONTACT, "7")], None),
+        ([unlinked(occurred_at=NOW - 2), linked(occurred_at=NOW - 1), merged(CONTACT, "7")], None),
+        ([unlinked(LOSER, occurred_at=NOW - 1), merged(CONTACT, "7")], None),
+        ([unlinked(), deleted(LOSER)], None),
+        ([merged(CONTACT, "7")], None),
+    ],
+)
+def test_b3_12_an_unlink_from_before_a_merge_is_decided_before_it(changes, apart):
+    """What comes with the merge stays."""
+    marks = Marks(claim="5")
+    about = subject(*changes, record=CONTACT, marks=marks, former=[LOSER])
+    alone = before_merge(about, sift(about, Policy(), reads=False))
+    if apart is None:
+        assert alone is None
+        return
+    assert alone is not None
+    assert (alone.record, alone.marks, alone.former) == (CONTACT, marks, ())
+    assert [one.seq for one in alone.pending] == apart
