@@ -190,7 +190,7 @@ class Gatherer:
         links = dict(self._links(one.record.slot, sorted(one.subject.ids)))
         merging = one.subject.former and one.is_merging
         untraced = merging and not self._traced(one)
-        if "holds" not in links.values() and (not links or "gone" in links.values()):
+        if "holds" not in links.values():
             links |= self._asked_by_salesforce_id(one)
         company = None if self.without_company else one.folded.company
         wish = one.folded.wish or folding.Keep(one.record, "")

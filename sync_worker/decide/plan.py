@@ -467,9 +467,10 @@ class _Planner:
         return self._held_by_nobody(party, "no customer holds it")
 
     def _held_by_nobody(self, party: Party, detail: str) -> Leave:
-        """That nobody holds it is sure if all let go of it by our own calls, or after a sweep."""
-        ours = bool(party.links) and all(link == "released" for link in party.links.values())
-        if not ours and not self.known.swept:
+        """That nobody holds it is sure after a sweep alone (B4.5): since we released it somewhere, a
+        person may have latched it anywhere.
+        """
+        if not self.known.swept:
             raise _Needed(Sweep())
         return Leave(detail, tuple(sorted(party.links)))
 

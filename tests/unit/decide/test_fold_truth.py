@@ -538,3 +538,18 @@ def test_b3_12_a_claim_that_names_no_customer_brings_none_along(value):
 def test_b3_12_an_unlink_of_what_is_left_outweighs_them():
     result = folded(linked(LOSER, "5"), unlinked(), record=CONTACT, former=[LOSER], truth=truth())
     assert result.wish == Release(CONTACT, None)
+
+
+def test_b3_5_a_record_that_came_back_is_not_released_for_an_older_deletion():
+    """The CRM may be slow to show it again: that it is not found says nothing then."""
+    read = truth(presence=Presence.ABSENT, link=None)
+    result = folded(deleted(), restored(occurred_at=NOW + 1), truth=read)
+    assert result.absent
+    assert not isinstance(result.wish, Release)
+
+
+def test_b3_4_an_unlink_from_another_customer_says_nothing_of_its_own():
+    marks = Marks(claim="8", home="8", watermarks={Aspect.LINK: NOW - 9})
+    result = folded(unlinked(GEOTAB, customer_id="5"), marks=marks)
+    assert result.wish == Release(GEOTAB, 5)
+    assert result.claim is None

@@ -529,3 +529,11 @@ def test_b4_1_a_record_in_the_way_is_asked_for_nothing_but_customers():
     what = planned([moving(X, None, 5), other], holder(5), customer(6))
     assert steps(what, GEO) == [(5, "x")]
     assert list(what.results) == [X]
+
+
+@pytest.mark.parametrize(("claim", "moves"), [(None, True), ("7", True), ("8", True), ("5", False)])
+def test_b5_5_a_holder_that_the_record_never_claimed_is_no_move(claim, moves):
+    """Its claim changed from another customer than the one that holds it."""
+    first = party(Latch(GEOTAB, 7, evidence=True), {8: "holds"}, marks=Marks(claim=claim))
+    what = planned(first, holder(7), holder(8, GEOTAB))
+    assert isinstance(result(what), Done) is moves

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sync_worker.decide.sift import Sifted, Told, before_merge, sift
 from sync_worker.decide.subject import Policy
-from sync_worker.domain import Aspect, Change, Kind, Marks, Outcome
+from sync_worker.domain import Aspect, Change, Kind, Marks, Outcome, Source
 from tests.changes import (
     ACCOUNT,
     COMPANY,
@@ -375,3 +375,9 @@ def test_b3_12_an_unlink_from_before_a_merge_is_decided_before_it(changes, apart
     assert alone is not None
     assert (alone.record, alone.marks, alone.former) == (CONTACT, marks, ())
     assert [one.seq for one in alone.pending] == apart
+
+
+def test_b2_9_a_change_of_another_tenant_is_ignored():
+    who = subject(linked(GEOTAB))
+    (told,) = sift(who, Policy(tenants={Source.GEOTAB: "ANOTHER"}), reads=False).told
+    assert (told.outcome, told.detail) == (Outcome.IGNORED, "of another tenant")
