@@ -378,6 +378,6 @@ def test_b3_12_an_unlink_from_before_a_merge_is_decided_before_it(changes, apart
 
 
 def test_b2_9_a_change_of_another_tenant_is_ignored():
-    who = subject(linked(GEOTAB))
-    (told,) = sift(who, Policy(tenants={Source.GEOTAB: "ANOTHER"}), reads=False).told
+    elsewhere = Policy(tenants={Source.GEOTAB: "ANOTHER"})
+    (told,) = sifted(linked(GEOTAB), record=GEOTAB, policy=elsewhere).told
     assert (told.outcome, told.detail) == (Outcome.IGNORED, "of another tenant")
