@@ -467,8 +467,8 @@ class _Planner:
         return self._held_by_nobody(party, "no customer holds it")
 
     def _held_by_nobody(self, party: Party, detail: str) -> Leave:
-        """That is sure after a sweep alone (B4.5): since we released it somewhere, a person may have
-        latched it anywhere.
+        """Only a sweep makes that sure (B4.5): since we released it, a person may have latched it
+        anywhere.
         """
         if not self.known.swept:
             raise _Needed(Sweep())
