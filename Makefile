@@ -36,6 +36,12 @@ fuzz: $(VENV)/.tests ## 100,000 generated requests against each route
 worlds: $(VENV)/.tests ## 10,000 random worlds of each kind, in any order; an hour or two
 	WORLDS=10000 $(PY) -m pytest tests/properties
 
+mutants: $(VENV)/.tests ## break what decides, one place at a time: do the unit tests notice?
+	$(PY) $(PIP_INSTALL) 'mutmut>=3.8'
+	rm -rf mutants
+	$(VENV)/bin/mutmut run --max-children 2
+	$(VENV)/bin/mutmut results
+
 lowest: $(LOWEST)/.tests ## unit and integration tests with the oldest dependencies allowed
 	$(LOWEST)/bin/python -m pytest tests/unit tests/integration
 

@@ -658,7 +658,11 @@ def _fold_company(
 
 
 def _company_as_read(told: Iterable[Pending], truth: Truth) -> Company | None:
-    left = {one.change.company_id or "" for one in told if one.change.kind is Kind.DISSOCIATED}
+    left = {
+        one.change.company_id or ""
+        for one in told
+        if one.change.kind is Kind.DISSOCIATED and one.change.primary is not False
+    }
     company = truth.company or ""
     drop = frozenset(left - {company, ""})
     return Company(company, firm=True, drop=drop) if company or drop or told else None

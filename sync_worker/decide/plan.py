@@ -302,6 +302,8 @@ class _Planner:
         }
         if not held:
             return intent
+        if isinstance(intent, Leave) and intent.unmet:
+            return _several_merged(party, frozenset(held))
         if isinstance(intent, Leave):
             return _Go(intent.at, frozenset(held))
         return _Go(

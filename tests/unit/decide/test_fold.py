@@ -917,3 +917,20 @@ def test_b3_12_what_was_merged_before_an_unlink_is_let_go_of_with_it(change, mar
     """However late the merge is told."""
     result = folded(change, record=CONTACT, former=[LOSER], marks=marks, truth=read)
     assert result.unlinked == ids
+
+
+@pytest.mark.parametrize(
+    ("changes", "customers"),
+    [
+        ([linked(customer="5", occurred_at=NOW - 1), merged(CONTACT, "7")], {5}),
+        ([linked(customer="5"), merged(CONTACT, "7")], {5}),
+        ([linked(customer="5", occurred_at=NOW + 1), merged(CONTACT, "7")], set()),
+        ([linked(customer="5", occurred_at=NOW - 1), linked(), merged(CONTACT, "7")], {8714402}),
+        ([linked(customer="abc"), merged(CONTACT, "7")], set()),
+        ([linked(customer="5"), deleted(LOSER)], set()),
+        ([linked(LOSER, "6"), linked(customer="5"), merged(CONTACT, "7")], {5, 6}),
+        ([merged(CONTACT, "7")], set()),
+    ],
+)
+def test_b3_12_what_was_claimed_before_a_merge_and_is_not_decided_yet(changes, customers):
+    assert folded(*changes, record=CONTACT, former=[LOSER]).undecided == customers
