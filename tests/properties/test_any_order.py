@@ -67,7 +67,9 @@ class ReadableWorlds(RuleBasedStateMachine):
         self.random = random.Random(seed)
         self.home: dict[Record, int] = {}
         self.chosen: set[Record] = set()
-        """What is left of two records that two customers held: its link field chose one of them."""
+        """What is left of two records that two customers held: its link field chose one of them,
+        which no event tells, so it must go on saying it.
+        """
         self._latch_some_before()
 
     def _latch_some_before(self):
@@ -95,7 +97,7 @@ class ReadableWorlds(RuleBasedStateMachine):
             return
         if any(home == customer and r.slot == record.slot for r, home in self.home.items()):
             return
-        if self.entry(record).link == str(customer):
+        if self.entry(record).link == str(customer) or record in self.chosen:
             return
         self.entry(record).link = str(customer)
         self.model.put(record, customer)
