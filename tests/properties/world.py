@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -44,8 +43,6 @@ RECORDS = (
 )
 
 TURNS = 60
-
-logging.getLogger("sync_worker").setLevel(logging.CRITICAL)
 
 
 Slots = dict[Slot, str]
