@@ -24,9 +24,11 @@ def at_most(examples: int) -> settings:
     return settings(max_examples=examples, **_FIXED)
 
 
-def try_worlds(machine: type[RuleBasedStateMachine], client: redis.Redis) -> None:
-    """Live through so many worlds, on an empty store each."""
+def try_worlds(
+    machine: type[RuleBasedStateMachine], client: redis.Redis, *, steps: int = 50
+) -> None:
+    """Live through so many worlds, on an empty store each, up to so many steps in one."""
     machine.client = client
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=50, **_FIXED)
+        machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=steps, **_FIXED)
     )
