@@ -27,7 +27,7 @@ def test_history_tells_who_held_what_and_why(at):
     intent = Intent(N, f"{GEOTAB.mailbox}#12", {GEOTAB_SLOT: GEOTAB.id})
     at.inbox.hold(claim, [N], to_write=intent)
     at.links.observe(customer(N, geotab_customer=GEOTAB.id), sent_at=2, written=True)
-    at.see(customer(N), sent_at=3)
+    at.see(customer(N), sent_at=10**17)
     first, ours, other = at.json("history", str(N))
     assert (first["slot"], first["before"], first["after"]) == (GEOTAB_SLOT, None, "1")
     assert (first["by"], first["change"], first["record"]) == ("first_seen", None, None)

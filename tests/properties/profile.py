@@ -16,7 +16,13 @@ TIMEOUT = 0 if EXAMPLES > 1000 else 900
 _PHASES = [phase for phase in Phase if phase is not Phase.shrink or "NOSHRINK" not in os.environ]
 """Making a failure small takes minutes: `NOSHRINK=1` shows it as it was found."""
 
-_FIXED = {"deadline": None, "phases": _PHASES, "suppress_health_check": list(HealthCheck)}
+_FIXED = {
+    "deadline": None,
+    "phases": _PHASES,
+    "suppress_health_check": list(HealthCheck),
+    # The short form is the same each time; the long one looks for worlds that nobody has seen.
+    "derandomize": EXAMPLES <= 300,
+}
 
 
 def at_most(examples: int) -> settings:
