@@ -90,7 +90,8 @@ def _released(marks: Marks, wish: Release, result: Result | None) -> Marks:
     if not is_met(result):
         return marks
     if wish.gone:
-        return _ended(marks, result)
+        # What it claimed is no claim any more: its dead letter closes with it.
+        return _ended(msgspec.structs.replace(marks, shown=False), result)
     if wish.only is not None and marks.home not in (None, str(wish.only)):
         return marks
     return msgspec.structs.replace(marks, shown=False, home="")
@@ -129,7 +130,9 @@ def is_met(result: Result | None) -> bool:
 def satisfied(folded: Folded, result: Result | None, company: Done | Leave | None) -> set[Aspect]:
     """The aspects that are true now, so that older dead letters of them close (B6.10)."""
     aspects: set[Aspect] = set()
-    if is_met(result):
+    wish = folded.wish
+    elsewhere = isinstance(wish, Release) and not wish.gone and folded.claim is None
+    if is_met(result) and not elsewhere:  # what it was unlinked from is not what it claims (B3.4)
         aspects |= {one.change.aspect for one in folded.by}
         if isinstance(folded.wish, Latch | Release) or folded.claim == "":
             # The link field is as it should be, or is none any more; so is what it outranks.

@@ -415,3 +415,25 @@ TOOK = Done(Outcome.MOVED, "in the place of 7 at customer 5", (5,), took=("7", 5
 )
 def test_b3_12_whose_place_it_took_is_remembered_while_it_stays(wish, result, took):
     assert decided(Marks(took=("8", 6)), Folded(wish=wish), result).took == took
+
+
+@pytest.mark.parametrize(
+    ("result", "shown"),
+    [
+        (Done(Outcome.UNLATCHED, "customer 5", (5,)), False),
+        (Leave("no customer holds it"), False),
+        (Bury(Reason.UNLATCH_UNSUPPORTED, "why", "do this", (5,)), True),
+    ],
+)
+def test_b6_10_a_record_that_is_gone_claims_nothing_any_more(result, shown):
+    """Else a claim that nobody is asked about any more would count as evidence later (B3.7)."""
+    folded = Folded(wish=Release(CONTACT, None, gone=True))
+    assert decided(Marks(claim="1", shown=True), folded, result).shown is shown
+
+
+@pytest.mark.parametrize(("claim", "closes"), [(None, set()), ("", {Aspect.LINK, Aspect.HINT})])
+def test_b3_4_an_unlink_from_another_customer_closes_nothing(claim, closes):
+    """The claim that waits for a person is of the customer that the record names."""
+    by = tuple(pending(unlinked(customer_id="5")))
+    folded = Folded(wish=Release(CONTACT, 5), by=by, claim=claim)
+    assert satisfied(folded, Done(Outcome.UNLATCHED, "customer 5", (5,)), None) == closes
