@@ -69,7 +69,7 @@ class Writer:
                 for slot, before in write.before.items()
                 if isinstance(before, str)
                 and write.after[slot] != before
-                and _placed(slot, before, later)
+                and (slot, before) in later  # what is released for good is not put back
             ]
         return msgspec.json.encode(list(dict.fromkeys(let_go))).decode() if let_go else ""
 
@@ -161,11 +161,6 @@ class Writer:
 def decode_undo(text: str) -> list[LetGo]:
     """Read back what `Intent.undo` carries."""
     return msgspec.json.decode(text, type=list[LetGo]) if text else []
-
-
-def _placed(slot: Slot, id_: str, later: set[tuple[Slot, Value]]) -> bool:
-    """Whether the plan puts a record elsewhere; what is released for good is not put back."""
-    return (slot, id_) in later
 
 
 def _text(value: Value) -> str:

@@ -153,7 +153,7 @@ class Converger:
             return Ended.NOT_DUE
         self._attempts = claim.attempts
         try:
-            ended = self._work_or_wait(claim)
+            ended = self._work(claim)
         except LeaseLost:
             log.warning("lease lost, left to its new holder", extra={"mailbox": mailbox})
             return Ended.LOST
@@ -167,16 +167,6 @@ class Converger:
                 self.tell_limits(self._limits)
             except StoreError as error:  # a full store still drains (B6.12)
                 log.debug("the rate limits could not be stored: %s", error)
-
-    def _work_or_wait(self, claim: Claim) -> Ended:
-        try:
-            return self._work(claim)
-        except Suspect as suspect:
-            # Its own write may be among those that are not answered: that is not forgotten either.
-            self.inbox.postpone(
-                claim, seconds=suspect.seconds, failures=claim.failures, answer_lost=True
-            )
-            return Ended.POSTPONED
 
     def _work(self, claim: Claim) -> Ended:
         gatherer = self._gatherer(claim)
@@ -192,7 +182,13 @@ class Converger:
             plan = self._give_up(claim, gatherer, error, decision)
         else:
             plan = self._with_put_back(claim, gatherer, plan)
-        return self._settle(claim, gatherer, plan, answer_lost=lost)
+        try:
+            return self._settle(claim, gatherer, plan, answer_lost=lost)
+        except Suspect as suspect:
+            self.inbox.postpone(
+                claim, seconds=suspect.seconds, failures=claim.failures, answer_lost=lost
+            )
+            return Ended.POSTPONED
 
     def _gatherer(self, claim: Claim) -> Gatherer:
         current = self.settings

@@ -75,6 +75,8 @@ class Gatherer:
     found: dict[Query, tuple[int, ...] | None] = field(default_factory=dict)
     index: dict[tuple[Slot, tuple[str, ...]], dict[int, Link]] = field(default_factory=dict)
     """What the link index said; what is read since shows in `customers`."""
+    swept: int | None = None
+    """When the last complete sweep began, as it was when this convergence first asked (ms)."""
     without_company: bool = False
     """Fusebill refused a company: the contact's latch goes on without it (B5.7)."""
 
@@ -87,8 +89,9 @@ class Gatherer:
         """
         first = not self.participants
         subject = self._subject(record.mailbox, record)
-        sifted = sift(subject, self.policy, reads=record.source in self.readers)
         reader = self.readers.get(record.source)
+        reads = reader is not None
+        sifted = sift(subject, self.policy, reads=reads)
         truth = None
         if reader is not None and (sifted.fresh or not first):
             self.hold()
@@ -96,8 +99,7 @@ class Gatherer:
             if truth.survivor is not None and truth.survivor != subject.record:
                 self.inbox.note_merge(subject.record, truth.survivor)
                 subject = self._subject(truth.survivor.mailbox, truth.survivor)
-                sifted = sift(subject, self.policy, reads=True)
-        reads = reader is not None
+                sifted = sift(subject, self.policy, reads=reads)
         if earlier := before_merge(subject, sifted):
             subject, sifted = earlier, sift(earlier, self.policy, reads=reads)
         folded = folding.fold(
@@ -245,7 +247,9 @@ class Gatherer:
         previous = getattr(wish, "previous", None)
         companies = [company.id] if company is not None and company.id else []
         since = self._received()
-        swept = self.links.swept_since(slot)
+        if self.swept is None:
+            self.swept = self.links.swept_since(slot)
+        swept = self.swept
         return planning.Known(
             customers=self.customers,
             company_links=self._links(Slot.HUBSPOT_COMPANY, companies),

@@ -29,7 +29,7 @@ def add(
     if company is None and folded.company_by:
         company = REMEMBERED
     verdicts = [
-        *(Verdict(t.pending, t.outcome, t.detail, unmet=not t.closes) for t in folded.told),
+        *(Verdict(t.pending, t.outcome, t.detail, unmet=True) for t in folded.told),
         *_verdicts(folded.by, _with_company(result, company, folded), dry_run=dry_run),
         *_verdicts(folded.company_by, company, dry_run=dry_run),
     ]

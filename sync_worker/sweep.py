@@ -107,8 +107,7 @@ class Sweeper:
                 return False
             self.client.hdel(self._key, "incomplete")
             script = scripts.load(self.client, "swept")
-            # No wake-up is under way to these, so beat need not give one time to arrive.
-            woken = script(args=[self.links.account, begun, seen, 0, *sorted(blind)])
+            woken = script(args=[self.links.account, begun, seen, *sorted(blind)])
         log.info("swept %d customers, %d mailboxes go on", seen, len(woken))
         return True
 

@@ -54,7 +54,6 @@ class Fill:
 
     record: Record
     customer_id: int
-    because: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -581,7 +580,7 @@ def _restored(subject: Subject, sifted: Sifted) -> Fill | None:
     held = subject.marks.ended_on
     if held is None or not sifted.kinds(Kind.RESTORED):
         return None
-    return Fill(subject.record, held, "it was there when it was deleted")
+    return Fill(subject.record, held)
 
 
 def _hint(subject: Subject, hints: list[Pending], folded: Folded) -> None:

@@ -419,7 +419,7 @@ class _Planner:
             if len(found) > 1:
                 return _ambiguous(wish.record, kind, found)
             if found:
-                return self._fill(party, Fill(wish.record, found[0], f"its {kind} names it"))
+                return self._fill(party, Fill(wish.record, found[0]))
         return self._found_nobody(wish)
 
     def _succeed(self, party: Party, holders: tuple[int, ...], previous: str) -> _Go | Leave | Bury:

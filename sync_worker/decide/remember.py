@@ -139,5 +139,4 @@ def satisfied(folded: Folded, result: Result | None, company: Done | Leave | Non
             aspects |= {Aspect.LINK, Aspect.HINT}
     if company is not None and not isinstance(result, Bury):
         aspects |= {one.change.aspect for one in folded.company_by}
-    aspects |= {one.pending.change.aspect for one in folded.told if one.closes}
     return aspects

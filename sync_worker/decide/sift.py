@@ -20,8 +20,6 @@ class Told:
     pending: Pending
     outcome: Outcome
     detail: str
-    closes: bool = False
-    """It shows its aspect to be settled, and so closes older dead letters of it."""
 
 
 @dataclass(slots=True)

@@ -15,18 +15,15 @@ from types import TracebackType
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from sync_worker import __version__
 from sync_worker.domain import Attempt, Customer, salesforce_id_18
 from sync_worker.fusebill.answers import Answer, Call, classify, read_customer, read_page
 from sync_worker.fusebill.customer import CustomerPage
 from sync_worker.fusebill.errors import FusebillError
 from sync_worker.fusebill.limits import RateLimits
 from sync_worker.fusebill.transport import ApiKey, Transport
+from sync_worker.http import USER_AGENT
 
 T = TypeVar("T")
-
-USER_AGENT = f"sync-worker/{__version__}"
-"""Names the product and its version to the vendor (B7.5)."""
 
 GEOTAB_ID_CHARACTERS = 255
 """The longest `geotabId` (vendor page 'Latch Customer' of Geotab)."""

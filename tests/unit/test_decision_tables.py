@@ -761,7 +761,7 @@ def wish_of(words: str, record: Record) -> folding.Wish:
     if found := re.fullmatch(r"latch (\d+), (with|no) evidence", words):
         return Latch(record, int(found[1]), found[2] == "with")
     if found := re.fullmatch(r"fill (\d+)", words):
-        return Fill(record, int(found[1]), "")
+        return Fill(record, int(found[1]))
     if found := re.fullmatch(r"release(?: from (\d+) only)?", words):
         return Release(record, int(found[1]) if found[1] else None)
     return {

@@ -455,7 +455,7 @@ def test_b3_8_a_deletion_from_before_the_claim_that_was_decided_ends_nothing(mar
 @pytest.mark.parametrize(
     ("marks", "wish"),
     [
-        (Marks(ended_on=5), Fill(CONTACT, 5, "it was there when it was deleted")),
+        (Marks(ended_on=5), Fill(CONTACT, 5)),
         (Marks(), Keep(CONTACT, "never latched here")),
     ],
 )

@@ -321,7 +321,7 @@ def test_b3_8_nor_does_one_that_comes_with_the_unlink():
 @pytest.mark.parametrize(
     ("read", "wish"),
     [
-        (truth(), Fill(CONTACT, 5, "it was there when it was deleted")),
+        (truth(), Fill(CONTACT, 5)),
         (truth(link="6"), Latch(CONTACT, 6, evidence=False)),
         (truth(reference="C-1"), Find(CONTACT, "C-1")),
         (truth(presence=GONE), Release(CONTACT, None, gone=True)),

@@ -398,14 +398,14 @@ def test_b3_4_a_claim_takes_the_place_of_the_previous_id():
 )
 @pytest.mark.parametrize("policy", [Policy(), REPLACE])
 def test_b3_11_only_what_is_free_is_filled(links, customers, gone, leave, policy):
-    first = party(Fill(GEOTAB, 5, "it was there"), links)
+    first = party(Fill(GEOTAB, 5), links)
     what = planned(first, *customers, gone=gone, policy=policy)
     assert what.writes == ()
     assert result(what) == leave
 
 
 def test_b3_11_a_restored_record_goes_back_to_a_free_place():
-    first = party(Fill(GEOTAB, 5, "it was there"), {5: "released"})
+    first = party(Fill(GEOTAB, 5), {5: "released"})
     assert planned(first) == ReadCustomers(frozenset({5}))
     what = planned(first, holder(5))
     assert steps(what, GEO) == [(5, GEOTAB.id)]
@@ -640,7 +640,7 @@ def test_b3_12_a_merge_told_now_must_know_who_holds_the_merged(merged_now, swept
     [
         Latch(ACCOUNT, 5, True),
         Keep(ACCOUNT, "why", merged=True),
-        Fill(ACCOUNT, 5, ""),
+        Fill(ACCOUNT, 5),
         Find(ACCOUNT, "C-1"),
         Release(ACCOUNT, None),
     ],

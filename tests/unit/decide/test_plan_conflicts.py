@@ -218,7 +218,7 @@ def test_b5_2_an_exchange_in_full():
         pytest.param(Latch(Z, 4, False), id="it may not displace who is there"),
         pytest.param(Latch(Z, 3, True), id="it claims where it is"),
         pytest.param(Find(Z, "C-1"), id="it is found where it is"),
-        pytest.param(Fill(Z, 4, ""), id="it fills nothing"),
+        pytest.param(Fill(Z, 4), id="it fills nothing"),
     ],
 )
 def test_b5_2_a_chain_whose_end_cannot_move_writes_nothing(last):
@@ -460,7 +460,7 @@ def worlds(draw: st.DrawFn):
                     Latch(record, to, False),
                     Keep(record, ""),
                     Release(record, None),
-                    Fill(record, to, ""),
+                    Fill(record, to),
                 ]
             )
         )

@@ -72,7 +72,7 @@ def test_changes_are_found_by_their_kind():
 
 def test_what_is_told_by_the_mailbox_alone_closes_no_dead_letter_unless_it_says_so():
     (one,) = sifted(touched()).told
-    assert one == Told(one.pending, Outcome.IGNORED, "needs read access", closes=False)
+    assert one == Told(one.pending, Outcome.IGNORED, "needs read access")
 
 
 # --- B3.2
