@@ -23,6 +23,14 @@ class Reader(Protocol):
         """Read a record as it is now. Raises `errors.CrmError`."""
         ...
 
+    def probe(self) -> None:
+        """Prove that the CRM answers, that it takes the credentials and that they are of our
+        tenant, by calls made afresh (B2.9, B6.3, B6.4). Raises `errors.CrmError`.
+
+        Afterwards the reader is ready to use, its session renewed.
+        """
+        ...
+
     def close(self) -> None:
         """Close all connections."""
         ...

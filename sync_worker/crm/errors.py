@@ -6,6 +6,8 @@ came back and, where there is one, the cure. None of them uses up an attempt (B3
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from sync_worker.domain import Attempt
 
 
@@ -20,7 +22,15 @@ class CrmError(Exception):
 class Unavailable(CrmError):
     """It may work later: no connection, a time-out, 5xx, a redirect, or an answer that is not what
     was asked for.
+
+    `outage` tells whether it counts towards opening the circuit (B6.3): no connection, a
+    time-out, a broken answer, `is_outage` of its status, or the CRM's own word that it is down.
+    Any other answer proves life.
     """
+
+    def __init__(self, message: str, attempt: Attempt, *, outage: bool) -> None:
+        super().__init__(message, attempt)
+        self.outage = outage
 
 
 class RateLimited(CrmError):
@@ -32,4 +42,19 @@ class RateLimited(CrmError):
 
 
 class Unauthorized(CrmError):
-    """The credentials are refused, lack a permission, or belong to another tenant (B2.9)."""
+    """Nothing can be read: the credentials are refused, have no access at all, or belong to
+    another tenant (B2.9, B6.4). A `probe` finds it too.
+    """
+
+
+class Forbidden(CrmError):
+    """The credentials are good, but lack the permission to read this: records of this type, or
+    a field. Others may be readable.
+    """
+
+
+def is_outage(status: int) -> bool:
+    """Whether a status means that nobody answers for the CRM (B6.3): 5xx, one that HTTP does not
+    know, or 408, a proxy's for a connection that lay idle.
+    """
+    return status == HTTPStatus.REQUEST_TIMEOUT or not 200 <= status <= 499

@@ -17,9 +17,11 @@ apps').
 |---|---|
 | 200 that is what was asked for | that |
 | 404 of category `OBJECT_NOT_FOUND` about the id | not there |
-| 401, 403, the details of another portal | Unauthorized |
+| 401, the details of another portal, 403 instead of them | Unauthorized |
+| any other 403 | Forbidden |
 | 429 | RateLimited |
-| none, a broken one, any other | Unavailable |
+| none, a broken one, 408, 5xx, a status that HTTP does not know | Unavailable, an outage |
+| any other | Unavailable |
 """  # noqa: E501 - a table
 
 from __future__ import annotations
@@ -36,7 +38,14 @@ import msgspec
 import requests
 from requests.auth import AuthBase
 
-from sync_worker.crm.errors import CrmError, RateLimited, Unauthorized, Unavailable
+from sync_worker.crm.errors import (
+    CrmError,
+    Forbidden,
+    RateLimited,
+    Unauthorized,
+    Unavailable,
+    is_outage,
+)
 from sync_worker.domain import Attempt, Presence, Record, RecordType, Source, Truth
 from sync_worker.http import SENDABLE, Connections, HttpAnswer
 
@@ -131,6 +140,14 @@ class HubSpotReader:
             return Truth(record=record, presence=Presence.ABSENT)
         return self._truth(record, found)
 
+    def probe(self) -> None:
+        """Prove that HubSpot answers, and that the token is good and of our portal (B2.9, B6.3,
+        B6.4). Raises `errors.CrmError`.
+
+        One call, for the portal's details.
+        """
+        self._check_portal()
+
     def _check(self, record: Record) -> None:
         if record.source is not Source.HUBSPOT or record.type not in _PLURAL:
             raise ValueError(f"{record.mailbox} is no contact or company of HubSpot")
@@ -155,7 +172,12 @@ class HubSpotReader:
                     Unauthorized,
                 )
 
-        self._get(f"/account-info/{self._version}/details", {}, check)
+        self._portal_checked = False
+        try:
+            self._get(f"/account-info/{self._version}/details", {}, check)
+        except Forbidden as error:
+            # The right scopes are no help to whoever may not even know the portal.
+            raise Unauthorized(str(error), error.attempt) from None
         self._portal_checked = True
 
     def _object(self, record: Record, *, archived: bool) -> _Object | None:
@@ -217,7 +239,7 @@ class HubSpotReader:
                 return page.primary or ""
             query["after"] = page.after
         cause = f"that is more than {MAX_PAGES} pages of companies"
-        raise Unavailable(*_told(f"GET {path}", 200, cause, at=self._now()))
+        raise _useless(*_told(f"GET {path}", 200, cause, at=self._now()))
 
     def _objects(self, type_: RecordType) -> str:
         folder = "/crm/v3/objects" if self._version == "v3" else f"/crm/objects/{self._version}"
@@ -272,11 +294,16 @@ class _Bearer(AuthBase):
         return "_Bearer(…)"
 
 
+def _useless(message: str, attempt: Attempt) -> Unavailable:
+    """An answer that does not tell, but proves life (B6.3)."""
+    return Unavailable(message, attempt, outage=False)
+
+
 class _NotIt(Exception):
     """An answer is not what was asked for."""
 
     def __init__(
-        self, cause: str, cure: str = "", kind: Callable[[str, Attempt], CrmError] = Unavailable
+        self, cause: str, cure: str = "", kind: Callable[[str, Attempt], CrmError] = _useless
     ) -> None:
         super().__init__(cause)
         self.cause = cause
@@ -368,7 +395,8 @@ def _companies(body: bytes) -> _Companies:
 def _judge(call: str, answer: HttpAnswer, parse: Callable[[bytes], _T], at: int) -> _T:
     """What an answer holds, by the table of this module. Raises CrmError."""
     if answer.status is None or answer.fault is not None:
-        raise Unavailable(*_told(call, answer.status, answer.fault or "nothing came", at=at))
+        told = _told(call, answer.status, answer.fault or "nothing came", at=at)
+        raise Unavailable(*told, outage=True)
     if answer.status != 200:
         raise _refusal(call, answer, answer.status, at)
     try:
@@ -380,7 +408,7 @@ def _judge(call: str, answer: HttpAnswer, parse: Callable[[bytes], _T], at: int)
         cause = f"that is not what was asked for: {error}"
     except (ValueError, RecursionError):
         cause = "that is not JSON"
-    raise Unavailable(*_told(call, 200, cause, _CHECK_ADDRESS, at=at))
+    raise _useless(*_told(call, 200, cause, _CHECK_ADDRESS, at=at))
 
 
 def _refusal(call: str, answer: HttpAnswer, status: int, at: int) -> CrmError:
@@ -396,12 +424,12 @@ def _refusal(call: str, answer: HttpAnswer, status: int, at: int) -> CrmError:
     if status == 403:
         cure = f"give the app of HUBSPOT_ACCESS_TOKEN the scopes {said.scopes}"
         cause = "the access token lacks a permission"
-        return Unauthorized(*_told(call, status, cause, cure, said, at=at))
+        return Forbidden(*_told(call, status, cause, cure, said, at=at))
     if status == 404:
         if said.category != "OBJECT_NOT_FOUND":
             cause = "that is no word of HubSpot about a record"
-            return Unavailable(*_told(call, status, cause, _CHECK_ADDRESS, said, at=at))
-        missing = _Missing(*_told(call, status, "not found", "", said, at=at))
+            return _useless(*_told(call, status, cause, _CHECK_ADDRESS, said, at=at))
+        missing = _Missing(*_told(call, status, "not found", "", said, at=at), outage=False)
         missing.ids = said.ids
         return missing
     if status == 429:
@@ -416,7 +444,8 @@ def _refusal(call: str, answer: HttpAnswer, status: int, at: int) -> CrmError:
         cause, cure = "redirects are not followed", _CHECK_ADDRESS
     elif status in (423, 477):
         cause = "HubSpot has it locked or is moving it"
-    return Unavailable(*_told(call, status, cause, cure, said, at=at))
+    told = _told(call, status, cause, cure, said, at=at)
+    return Unavailable(*told, outage=is_outage(status))
 
 
 class _Said:

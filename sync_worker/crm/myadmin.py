@@ -10,13 +10,18 @@ names decides:
 
 | answer | means |
 |---|---|
-| none, a broken one, 3xx, 5xx, or no JSON-RPC | Unavailable |
+| none, a broken one, 408, 5xx, a status that HTTP does not know | Unavailable, an outage |
+| any other status than 2xx, or no JSON-RPC | Unavailable |
 | 429, `OverLimitException` | RateLimited |
 | 401, 403, `UnknownUser`, `SecurityException`, `Invalid API Roles` and the like | Unauthorized |
 | a contact of another account | Unauthorized |
+| `DbUnavailable` | Unavailable, an outage |
 | "no longer available", "not yet available" | Unavailable: another version serves the method |
 | any other error | Unavailable |
 | a list that is empty, short, or without the attribute that holds the id | Unavailable |
+
+Nothing is Forbidden: every read is the same call about the same account, so a role that is missing
+concerns all of them.
 """
 
 from __future__ import annotations
@@ -33,7 +38,13 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from sync_worker.crm.errors import CrmError, RateLimited, Unauthorized, Unavailable
+from sync_worker.crm.errors import (
+    CrmError,
+    RateLimited,
+    Unauthorized,
+    Unavailable,
+    is_outage,
+)
 from sync_worker.domain import Attempt, Presence, Record, RecordType, Source, Truth
 from sync_worker.http import Connections, HttpAnswer
 
@@ -139,29 +150,39 @@ class MyAdminReader:
         present = any(contact.active and contact.holds == record.id for contact in contacts)
         return Truth(record=record, presence=Presence.PRESENT if present else Presence.DELETED)
 
+    def probe(self) -> None:
+        """Prove that MyAdmin answers, and that the user is good and let into our account (B2.9,
+        B6.3, B6.4). Raises `crm.errors.CrmError`.
+
+        Two calls: Authenticate, whose session the reads go on with, and GetUserContacts, as a
+        log-in tells nothing of the account. From v3 on that is one page; up to v2 there is no
+        less than the whole list. Nothing is concluded from who is in it, so it may be empty.
+        """
+        session = self._authenticate()
+        contacts = _ContactList(self._account, self._id_attribute, paged=self._paged)
+        self._ask(session, contacts.rows, page=1)
+        with self._logging_in:
+            self._session = session
+
     def _log_in(self, *, stale: _Session | None) -> _Session:
         """The session; a new one only if there is none but `stale`: Authenticate is limited."""
         with self._logging_in:
             if self._session is None or self._session is stale:
-                params = {"username": self._username, "password": self._password}
-                self._session = self._make("Authenticate", params, _session)
+                self._session = self._authenticate()
             return self._session
+
+    def _authenticate(self) -> _Session:
+        params = {"username": self._username, "password": self._password}
+        return self._make("Authenticate", params, _session)
 
     def _list(self, session: _Session) -> list[_Contact]:
         """Every contact of the account."""
         contacts = _ContactList(self._account, self._id_attribute, paged=self._paged)
-        params = {
-            "apiKey": session.user_id,
-            "sessionId": session.session_id,
-            "forAccount": self._account,
-            "filter": "",
-            "activeOnly": False,
-        }
         page = 0
         try:
             while not contacts.whole:
                 page += 1
-                self._make("GetUserContacts", params, contacts.add, page if self._paged else None)
+                self._ask(session, contacts.add, page)
         except Unauthorized:
             # A session may keep the roles it began with: the next read must see new ones.
             with self._logging_in:
@@ -169,6 +190,17 @@ class MyAdminReader:
                     self._session = None
             raise
         return contacts.contacts
+
+    def _ask(self, session: _Session, take: Callable[[_Case], T], page: int) -> T:
+        """One page of contacts; up to v2 all of them."""
+        params = {
+            "apiKey": session.user_id,
+            "sessionId": session.session_id,
+            "forAccount": self._account,
+            "filter": "",
+            "activeOnly": False,
+        }
+        return self._make("GetUserContacts", params, take, page if self._paged else None)
 
     def _make(
         self,
@@ -254,7 +286,7 @@ class _Case:
         """The JSON-RPC reply, if it is no error. Raises CrmError."""
         status = self._answer.status
         if status is None or self._answer.fault is not None:
-            raise self.unavailable(self._answer.fault or "nothing came back")
+            raise self.unavailable(self._answer.fault or "nothing came back", outage=True)
         if status == 429:
             raise self._limited("too many calls")
         if status in (401, 403):
@@ -262,7 +294,8 @@ class _Case:
         if not 200 <= status <= 299:
             redirect = 300 <= status <= 399
             cause = "redirects are not followed" if redirect else "that is no answer of MyAdmin"
-            raise self.unavailable(cause, "" if status >= 500 else f"check {_URL}")
+            cure = "" if status >= 500 else f"check {_URL}"
+            raise self.unavailable(cause, cure, outage=is_outage(status))
         reply = self.decode(self._answer.body, _Reply, "JSON-RPC")
         if reply.error is not None:
             raise self._error(reply.error)
@@ -275,8 +308,8 @@ class _Case:
         except (ValueError, RecursionError):
             raise self.unavailable(f"that is not {what}", f"check {_URL}") from None
 
-    def unavailable(self, cause: str, cure: str = "") -> Unavailable:
-        return Unavailable(*self._told(cause, cure))
+    def unavailable(self, cause: str, cure: str = "", *, outage: bool = False) -> Unavailable:
+        return Unavailable(*self._told(cause, cure), outage=outage)
 
     def unauthorized(self, cause: str, cure: str) -> Unauthorized:
         return Unauthorized(*self._told(cause, cure))
@@ -286,11 +319,13 @@ class _Case:
         texts = _texts(error)
         said = "\n".join(texts)
         if found := _EXPIRED.search(said):
-            return _SessionExpired(*self._told(f"the session has expired ({found[0]})"))
+            told = self._told(f"the session has expired ({found[0]})")
+            return _SessionExpired(*told, outage=False)
         if found := _OVER_LIMIT.search(said):
             return self._limited(f"the limit of calls is reached ({found[0]})")
         if found := _DOWN.search(said):
-            return self.unavailable(f"MyAdmin's database is not there ({found[0]})")
+            cause = f"MyAdmin's database is not there ({found[0]})"
+            return self.unavailable(cause, outage=True)
         if found := _RETIRED.search(said):
             cause = f"the method is {found[0].lower()} in this version of the API"
             return self.unavailable(cause, f"name another version in {_URL}")
@@ -328,18 +363,25 @@ class _ContactList:
         self._distinct: set[str] = set()
         self._attribute_seen = False
 
-    def add(self, case: _Case) -> None:
-        """Take in an answer. Raises CrmError, also if the list that ends here is not whole."""
+    def rows(self, case: _Case) -> tuple[list[_Row], int | None]:
+        """The contacts of an answer, none of another account, and how many it says there are.
+        Raises CrmError.
+        """
         reply = case.reply()
         rows = case.decode(reply.result, list[_Row], "a list of contacts")
-        total = _total(reply.pagination)
+        for row in rows:
+            self._check_account(case, row)
+        return rows, _total(reply.pagination)
+
+    def add(self, case: _Case) -> None:
+        """Take in an answer. Raises CrmError, also if the list that ends here is not whole."""
+        rows, total = self.rows(case)
         if self._paged and total is None:
             raise case.unavailable("it states no total, so nothing shows that the list is whole")
         if self._total not in (None, total):
             raise case.unavailable("the list changed while it was read")
         self._total = total
         for row in rows:
-            self._check_account(case, row)
             holds = self._id_of(case, row)
             # Silence about `active` releases nothing: only false is inactive.
             self.contacts.append(_Contact(holds, row.active is not False))

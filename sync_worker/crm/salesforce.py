@@ -20,7 +20,14 @@ from requests.auth import HTTPBasicAuth
 from simple_salesforce.api import Salesforce
 from simple_salesforce.exceptions import SalesforceError
 
-from sync_worker.crm.errors import CrmError, RateLimited, Unauthorized, Unavailable
+from sync_worker.crm.errors import (
+    CrmError,
+    Forbidden,
+    RateLimited,
+    Unauthorized,
+    Unavailable,
+    is_outage,
+)
 from sync_worker.domain import (
     Attempt,
     Presence,
@@ -76,6 +83,9 @@ _REFUSALS = {
 
 _PASSING = frozenset({"unknown_error", "server_error", "temporarily_unavailable"})
 """OAuth errors that say nothing about the credentials, though their status may be 400."""
+
+_API_DISABLED = frozenset({"API_CURRENTLY_DISABLED", "API_DISABLED_FOR_ORG"})
+"""A 403 that is about the whole access, not about one object."""
 
 _LIMITS = frozenset({"REQUEST_LIMIT_EXCEEDED", "rate_limit_exceeded"})
 
@@ -154,6 +164,7 @@ class SalesforceReader:
                     f"{account.attempt.call} leads on to {account.master}: these merges go in a "
                     f"circle, or more than {MAX_MERGES} deep",
                     account.attempt,
+                    outage=False,
                 )
             id_ = account.master
             seen.add(id_)
@@ -168,6 +179,17 @@ class SalesforceReader:
             link=account.link,
             reference=account.reference or None,
         )
+
+    def probe(self) -> None:
+        """Prove that Salesforce answers, and that the credentials are good and of our
+        organisation (B2.9, B6.3, B6.4). Raises `errors.CrmError`.
+
+        Two calls: a login, whose session the reads go on with, and a query for the organisation,
+        even if the login told it: only a query shows that the session may use the API.
+        """
+        salesforce = self._log_in(query=True)
+        with self._login:
+            self._salesforce = salesforce
 
     def _account_id(self, record: Record) -> str:
         """The record's id with 18 characters. Raises ValueError."""
@@ -232,10 +254,11 @@ class SalesforceReader:
         if case.limited:
             return case.rate_limited()
         if "INVALID_FIELD" in case.codes:
-            return case.unauthorized(*self._invisible_field())
+            return case.forbidden(*self._invisible_field())
         for key in (*case.codes, str(case.answer.status)):
             if key in _REFUSALS:
-                return case.unauthorized(*_REFUSALS[key])
+                refuse = case.unauthorized if case.shut_out else case.forbidden
+                return refuse(*_REFUSALS[key])
         return case.unavailable("Salesforce, or something before it, failed", _CHECK_ADDRESS)
 
     def _invisible_field(self) -> tuple[str, str]:
@@ -255,8 +278,10 @@ class SalesforceReader:
                 self._salesforce = self._log_in()
             return self._salesforce
 
-    def _log_in(self) -> Salesforce:
-        """A session of the right organisation. Raises CrmError."""
+    def _log_in(self, *, query: bool = False) -> Salesforce:
+        """A session of the right organisation; with `query` it was seen to make queries. Raises
+        CrmError.
+        """
         grant = self._made(f"POST {_TOKEN_PATH}", self._ask_token, self._judge_token)
         if isinstance(grant, CrmError):
             raise grant
@@ -270,14 +295,17 @@ class SalesforceReader:
         )
         # The library takes host and port of `instance_url`, and https for granted.
         salesforce.base_url = self._base_url + self._data_path
-        if not grant.checked:
-            checked = self._made(
+        if query or not grant.checked:
+            error = self._made(
                 f"GET {self._data_path}query/ {_ORGANISATION_QUERY}",
                 lambda: self._query(salesforce, _ORGANISATION_QUERY, deleted=False),
                 self._judge_organisation,
             )
-            if checked is not None:
-                raise checked
+            if isinstance(error, Forbidden):
+                # The session is good all the same; it is the organisation that stays unknown.
+                error = None if grant.checked else Unauthorized(str(error), error.attempt)
+            if error is not None:
+                raise error
         return salesforce
 
     def _judge_token(self, case: _Case) -> _Grant | CrmError:
@@ -441,6 +469,19 @@ class _Case:
         return self.answer.fault is None and status is not None and 200 <= status <= 299
 
     @property
+    def outage(self) -> bool:
+        """Whether it counts towards opening the circuit (B6.3)."""
+        status = self.answer.status
+        if self.answer.fault is not None or status is None:
+            return True
+        return is_outage(status) or not _PASSING.isdisjoint(self.codes)
+
+    @property
+    def shut_out(self) -> bool:
+        """Whether a refused query means that every other is refused too (B6.4)."""
+        return self.answer.status == 401 or not _API_DISABLED.isdisjoint(self.codes)
+
+    @property
     def limited(self) -> bool:
         return self.answer.status == 429 or not _LIMITS.isdisjoint(self.codes)
 
@@ -448,10 +489,13 @@ class _Case:
         return Attempt(self._at, self._call, self.answer.status, error)
 
     def unavailable(self, cause: str, cure: str = "") -> Unavailable:
-        return Unavailable(*self._told(cause, cure))
+        return Unavailable(*self._told(cause, cure), outage=self.outage)
 
     def unauthorized(self, cause: str, cure: str) -> Unauthorized:
         return Unauthorized(*self._told(cause, cure))
+
+    def forbidden(self, cause: str, cure: str) -> Forbidden:
+        return Forbidden(*self._told(cause, cure))
 
     def rate_limited(self) -> RateLimited:
         told = self._told("the organisation's limit of API calls or logins is reached", "")

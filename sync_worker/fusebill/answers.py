@@ -5,7 +5,7 @@ Fusebill's errors carry no machine code and "not all errors map cleanly onto HTT
 
 | answer | means |
 |---|---|
-| none, or a broken one | Transient, lost if the call was sent |
+| none, or a broken one | Transient, an outage, lost if the call was sent |
 | 2xx with the customer or the list asked for | that Customer or CustomerPage |
 | any other 2xx | Transient, lost |
 | 3xx, 403 | Transient |
@@ -17,9 +17,10 @@ Fusebill's errors carry no machine code and "not all errors map cleanly onto HTT
 | any other 404 (`Message`: an unknown route) | Transient |
 | 429 | RateLimited |
 | any other 4xx | Rejected |
-| 5xx, and any status that HTTP does not know | Transient, lost |
+| 408, 5xx, and any status that HTTP does not know | Transient, an outage, lost |
 
 "Lost" (`answer_lost`) is said of writes only: a read changes nothing, whatever became of it.
+"An outage" (`outage`) may open the circuit; every other row proves that Fusebill lives (B6.3).
 """
 
 from __future__ import annotations
@@ -188,7 +189,8 @@ def classify(
     """
     case = _Case(call, answer, at, hide)
     if answer.status is None or answer.fault is not None:
-        return case.transient(answer.fault or "nothing came back", lost=answer.sent)
+        cause = answer.fault or "nothing came back"
+        return case.transient(cause, lost=answer.sent, outage=True)
     if 200 <= answer.status <= 299:
         try:
             return read(call, answer)
@@ -241,9 +243,11 @@ class _Case:
     def said(self) -> _Said:
         return _read_error(self.answer.body)
 
-    def transient(self, cause: str, *, lost: bool = False, cure: str = "") -> Transient:
+    def transient(
+        self, cause: str, *, lost: bool = False, outage: bool = False, cure: str = ""
+    ) -> Transient:
         told = self.tell(cause, cure)
-        return Transient(*told, answer_lost=lost and self.call.writes)
+        return Transient(*told, answer_lost=lost and self.call.writes, outage=outage)
 
     def tell(self, cause: str, cure: str = "") -> tuple[str, Attempt]:
         """One sentence, and the attempt: Fusebill's own words where it has any, else ours."""
@@ -302,7 +306,7 @@ def _rejected(case: _Case) -> FusebillError:
 
 
 def _server_fault(case: _Case) -> FusebillError:
-    return case.transient("Fusebill, or something before it, failed", lost=True)
+    return case.transient("Fusebill, or something before it, failed", lost=True, outage=True)
 
 
 _BY_STATUS: dict[int, Callable[[_Case], FusebillError]] = {

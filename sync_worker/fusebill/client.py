@@ -61,12 +61,16 @@ class FusebillClient:
         salesforce_unlatch_path: str | None = None,
         user_agent: str = USER_AGENT,
         on_call: Callable[[Attempt], None] | None = None,
+        on_answer: Callable[[int | None, FusebillError | None], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.limits = RateLimits()
         """The rate limits as last stated; an answer that states none leaves them."""
         self.on_call = on_call
         """Told every call that was made; may be set later, before the first call."""
+        self.on_answer = on_answer
+        """Told of every call that ended which customer it was about, None for a list, and the error
+        that it met, if any; may be set later too."""
         self._host = urlsplit(base_url).hostname
         self._key = ApiKey(api_key)
         self._salesforce_unlatch_path = salesforce_unlatch_path
@@ -118,6 +122,13 @@ class FusebillClient:
         place = (("pageSize", str(page_size)), ("pageNumber", str(page)))
         params = (("query", query), *place) if query else place
         return self._make(Call("GET", "/v1/customers/", params=params), read_page)
+
+    def probe(self) -> None:
+        """Prove that Fusebill answers and that the key is good (B6.3, B6.4).
+
+        One call, the cheapest list read: a page of one customer, whoever that is.
+        """
+        self.list_customers(page=0, page_size=1)
 
     def latch_hubspot(
         self, customer_id: int, *, contact: str | None, company: str | None
@@ -191,9 +202,15 @@ class FusebillClient:
         result = classify(call, answer, read, at=at, hide=self._key.hide)
         if isinstance(result, FusebillError):
             self._tell(result.attempt)
+            self._heard(call, result)
             raise result
         self._tell(Attempt(at, str(call), answer.status))
+        self._heard(call, None)
         return result
+
+    def _heard(self, call: Call, error: FusebillError | None) -> None:
+        if self.on_answer is not None:
+            self.on_answer(call.customer_id, error)
 
     def _tell(self, attempt: Attempt) -> None:
         if self.on_call is not None:

@@ -25,11 +25,15 @@ class Transient(FusebillError):
 
     `answer_lost` tells whether the call may have been carried out all the same (B5.3): never
     said of a read, nor of a call whose connection was not made.
+
+    `outage` tells whether it counts towards opening the circuit (B6.3): no connection, a
+    time-out, a broken answer or a 5xx. Any other answer proves life.
     """
 
-    def __init__(self, message: str, attempt: Attempt, *, answer_lost: bool) -> None:
+    def __init__(self, message: str, attempt: Attempt, *, answer_lost: bool, outage: bool) -> None:
         super().__init__(message, attempt)
         self.answer_lost = answer_lost
+        self.outage = outage
 
 
 class RelayedNotFound(FusebillError):

@@ -15,7 +15,7 @@ from simulators.http import _Handler
 from simulators.hubspot import Fault, HubSpotWorld, SimulatedHubSpot, rate_limited
 from sync_worker import __version__
 from sync_worker.crm import Reader
-from sync_worker.crm.errors import CrmError, RateLimited, Unauthorized, Unavailable
+from sync_worker.crm.errors import CrmError, Forbidden, RateLimited, Unauthorized, Unavailable
 from sync_worker.crm.hubspot import HubSpotReader
 from sync_worker.domain import Attempt, Presence, Record, RecordType, Source, Truth
 from sync_worker.http import Connections
@@ -237,16 +237,18 @@ class TestPresence:
     ) -> None:
         path = f"archived={str(archive).lower()}"
         hubspot.control.add_fault(Fault(path=path, status=404, body=body))
-        with pytest.raises(Unavailable, match=r"HUBSPOT_API_VERSION|OBJECT_NOT_FOUND"):
+        with pytest.raises(Unavailable, match=r"HUBSPOT_API_VERSION|OBJECT_NOT_FOUND") as caught:
             reader.read(contact(404))
+        assert not caught.value.outage
 
     def test_an_archive_that_gives_a_living_record_tells_nothing(
         self, hubspot: SimulatedHubSpot, reader: HubSpotReader
     ) -> None:
         found = {"id": "404", "properties": {}, "archived": False}
         answers(hubspot, found, path="archived=true")
-        with pytest.raises(Unavailable, match="not archived"):
+        with pytest.raises(Unavailable, match="not archived") as caught:
             reader.read(contact(404))
+        assert not caught.value.outage
 
 
 class TestMerges:
@@ -339,8 +341,9 @@ class TestPrimaryCompany:
         id_ = hubspot.world.create("contacts")
         endless = {"results": [], "paging": {"next": {"after": "1"}}}
         answers(hubspot, endless, path="associations")
-        with pytest.raises(Unavailable, match="more than 20 pages"):
+        with pytest.raises(Unavailable, match="more than 20 pages") as caught:
             reader.read(contact(id_))
+        assert not caught.value.outage
 
     def test_a_custom_label_of_the_same_number_is_not_primary(
         self, hubspot: SimulatedHubSpot, reader: HubSpotReader
@@ -444,17 +447,34 @@ class TestRefusals:
     ) -> None:
         hubspot.scopes = {"crm.objects.contacts.read"}
         id_ = hubspot.world.create("contacts")
-        with pytest.raises(Unauthorized, match=r"scopes crm\.objects\.companies\.read$"):
+        with pytest.raises(Forbidden, match=r"scopes crm\.objects\.companies\.read$"):
             reader.read(contact(id_))
 
-    def test_a_bare_403_names_the_scopes_that_are_needed(
-        self, hubspot: SimulatedHubSpot, reader: HubSpotReader
+    def test_a_missing_scope_concerns_its_own_records_only(
+        self, hubspot: SimulatedHubSpot, make: MakeReader
     ) -> None:
-        hubspot.control.add_fault(Fault(status=403, body=b"<html>no</html>"))
-        with pytest.raises(
-            Unauthorized, match=r"crm\.objects\.contacts\.read and crm\.objects\.co"
-        ):
+        """B6.4: a pause for it would keep from being read what can be."""
+        hubspot.scopes = {"crm.objects.contacts.read"}
+        reader = make(primary_company=False)
+        contact_id = hubspot.world.create("contacts", {"fusebill_id": "8714402"})
+        for _ in range(2):
+            with pytest.raises(Forbidden):
+                reader.read(company(hubspot.world.create("companies")))
+            assert reader.read(contact(contact_id)).link == "8714402"
+        assert len(hubspot.control.calls(path="account-info")) == 1
+
+    @pytest.mark.parametrize(
+        ("path", "kind"), [("account-info", Unauthorized), ("/contacts/", Forbidden)]
+    )
+    def test_a_bare_403_names_the_scopes_that_are_needed(
+        self, hubspot: SimulatedHubSpot, reader: HubSpotReader, path: str, kind: type[CrmError]
+    ) -> None:
+        """B6.4: whoever may not even know the portal has no access at all."""
+        hubspot.control.add_fault(Fault(path=path, status=403, body=b"<html>no</html>"))
+        scopes = r"crm\.objects\.contacts\.read and crm\.objects\.companies\.read$"
+        with pytest.raises(kind, match=scopes) as caught:
             reader.read(contact(1))
+        assert caught.value.attempt.status == 403
 
     @pytest.mark.parametrize(
         ("policy", "seconds"),
@@ -503,17 +523,22 @@ class TestRefusals:
         assert caught.value.seconds == pytest.approx(seconds, abs=1)
 
     @pytest.mark.parametrize(
-        "status", [201, 204, 302, 307, 400, 405, 414, 423, 477, 500, 502, 503, 504, 524, 599]
+        ("status", "outage"),
+        [
+            *((status, False) for status in (201, 204, 302, 307, 400, 405, 414, 423, 477)),
+            *((status, True) for status in (408, 500, 502, 503, 504, 524, 599, 600, 999)),
+        ],
     )
     def test_anything_else_may_work_later(
-        self, hubspot: SimulatedHubSpot, reader: HubSpotReader, status: int
+        self, hubspot: SimulatedHubSpot, reader: HubSpotReader, status: int, outage: bool
     ) -> None:
-        """B6.1."""
+        """B6.1, B6.3."""
         headers = {"Location": f"{hubspot.url}/elsewhere"} if status in (302, 307) else {}
         hubspot.control.add_fault(Fault(status=status, headers=headers))
         with pytest.raises(Unavailable) as caught:
             reader.read(contact(1))
         assert caught.value.attempt.status == status
+        assert caught.value.outage is outage
         assert len(hubspot.control.calls()) == 1
 
     @pytest.mark.parametrize(
@@ -539,9 +564,81 @@ class TestRefusals:
     def test_a_broken_answer_is_never_an_empty_record(
         self, hubspot: SimulatedHubSpot, reader: HubSpotReader, body: bytes
     ) -> None:
+        """B6.3: nor a sign that HubSpot is down."""
         answers(hubspot, body)
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable) as caught:
             reader.read(contact(1))
+        assert not caught.value.outage
+
+
+class TestProbe:
+    """B6.3, B6.4: what ends an outage or a pause."""
+
+    def test_it_is_one_call_made_afresh(
+        self, hubspot: SimulatedHubSpot, reader: Reader, attempts: list[Attempt]
+    ) -> None:
+        for _ in range(2):
+            reader.probe()
+        details = "/account-info/2026-03/details"
+        assert [call.path for call in hubspot.control.calls()] == [details] * 2
+        assert [(one.call, one.status) for one in attempts] == [(f"GET {details}", 200)] * 2
+
+    def test_reads_go_on_with_what_it_proved(
+        self, hubspot: SimulatedHubSpot, reader: HubSpotReader
+    ) -> None:
+        reader.probe()
+        assert reader.read(contact(1)).presence is Presence.ABSENT
+        assert len(hubspot.control.calls(path="account-info")) == 1
+
+    def test_another_portal_is_found_whatever_was_read_before(
+        self, hubspot: SimulatedHubSpot, reader: HubSpotReader
+    ) -> None:
+        """B2.9."""
+        reader.read(contact(1))
+        hubspot.portal_id = 11112222
+        with pytest.raises(Unauthorized, match="portal 11112222, not to 24681357"):
+            reader.probe()
+        with pytest.raises(Unauthorized, match="11112222"):
+            reader.read(contact(1))
+
+    def test_a_missing_scope_does_not_keep_it_from_success(
+        self, hubspot: SimulatedHubSpot, reader: HubSpotReader
+    ) -> None:
+        hubspot.scopes = set()
+        reader.probe()
+        with pytest.raises(Forbidden):
+            reader.read(contact(1))
+
+    @pytest.mark.parametrize(
+        ("fault", "kind", "outage"),
+        [
+            (Fault(status=401), Unauthorized, None),
+            (Fault(status=403), Unauthorized, None),
+            (rate_limited(), RateLimited, None),
+            (Fault(status=503), Unavailable, True),
+            (Fault(drop=True), Unavailable, True),
+            (Fault(status=404), Unavailable, False),
+            (Fault(status=200, body=b"<html>Sign in</html>"), Unavailable, False),
+        ],
+        ids=lambda value: getattr(value, "__name__", None) or str(getattr(value, "status", value)),
+    )
+    def test_what_it_fails_of(
+        self,
+        hubspot: SimulatedHubSpot,
+        reader: HubSpotReader,
+        attempts: list[Attempt],
+        fault: Fault,
+        kind: type[CrmError],
+        outage: bool | None,
+    ) -> None:
+        hubspot.control.add_fault(fault)
+        with pytest.raises(CrmError) as caught:
+            reader.probe()
+        assert type(caught.value) is kind
+        assert getattr(caught.value, "outage", None) is outage
+        assert attempts == [caught.value.attempt]
+        hubspot.control.clear_faults()
+        reader.probe()
 
 
 class TestTheWire:
@@ -585,20 +682,24 @@ class TestTheWire:
     def test_a_dropped_connection_and_an_outage_may_pass(
         self, hubspot: SimulatedHubSpot, reader: HubSpotReader, attempts: list[Attempt]
     ) -> None:
+        """B6.1, B6.3."""
         hubspot.control.add_fault(Fault(drop=True, times=1))
-        with pytest.raises(Unavailable, match="got no answer: the connection broke"):
+        with pytest.raises(Unavailable, match="got no answer: the connection broke") as broke:
             reader.read(contact(1))
         hubspot.stop()
-        with pytest.raises(Unavailable, match="got no answer: no connection"):
+        with pytest.raises(Unavailable, match="got no answer: no connection") as stopped:
             reader.read(contact(1))
+        assert broke.value.outage
+        assert stopped.value.outage
         hubspot.start()
         assert reader.read(contact(1)).presence is Presence.ABSENT
         assert [one.status for one in attempts[:2]] == [None, None]
 
     def test_a_silent_answer_is_given_up(self, hubspot: SimulatedHubSpot, make: MakeReader) -> None:
         fault = hubspot.control.add_fault(Fault(hold="after"))
-        with pytest.raises(Unavailable, match=r"no whole answer within 0\.1 s"):
+        with pytest.raises(Unavailable, match=r"no whole answer within 0\.1 s") as caught:
             make(read_timeout=0.1).read(contact(1))
+        assert caught.value.outage
         fault.release()
 
     def test_a_trickling_answer_is_given_up(

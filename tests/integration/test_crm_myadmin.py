@@ -94,6 +94,13 @@ def refused(reader: MyAdminReader, kind: type[CrmError], id_: str = ID) -> CrmEr
     return caught.value
 
 
+def outage(reader: MyAdminReader) -> bool:
+    """Whether a read fails of what counts towards opening the circuit (B6.3)."""
+    error = refused(reader, Unavailable)
+    assert isinstance(error, Unavailable)
+    return error.outage
+
+
 def methods(myadmin: SimulatedMyAdmin) -> list[str]:
     return [call.about for call in myadmin.control.calls()]
 
@@ -210,6 +217,7 @@ def test_an_empty_list_is_no_answer(
 ) -> None:
     """B3.5."""
     myadmin.list_nothing()
+    assert not outage(make(myadmin))
     assert "empty list of contacts is no answer" in str(refused(make(myadmin), Unavailable))
     v3.list_nothing()
     assert "empty list of contacts is no answer" in str(refused(make(v3), Unavailable))
@@ -278,6 +286,7 @@ def test_what_is_not_a_list_is_no_answer(
 ) -> None:
     myadmin.fail(body, method="GetUserContacts")
     assert "check GEOTAB_MYADMIN_URL" in str(refused(reader, Unavailable))
+    assert not outage(reader)
 
 
 @pytest.mark.parametrize("session", [{}, {"userId": "u"}, {"userId": "", "sessionId": "s"}])
@@ -409,6 +418,7 @@ def test_a_read_renews_its_session_once(myadmin: SimulatedMyAdmin, reader: MyAdm
     myadmin.fail(rpc.error("SessionExpiredException", "log in"), method="GetUserContacts")
     assert "has expired" in str(refused(reader, Unavailable))
     assert methods(myadmin) == ["GetUserContacts", "Authenticate", "GetUserContacts"]
+    assert not outage(reader)
 
 
 def test_threads_log_in_once_between_them(myadmin: SimulatedMyAdmin, reader: MyAdminReader) -> None:
@@ -496,6 +506,100 @@ def test_contacts_that_name_no_account_are_taken(
     assert presence(reader) is Presence.PRESENT
 
 
+# Probes (B6.3, B6.4)
+
+
+def test_a_probe_logs_in_anew_and_asks_for_the_account(
+    myadmin: SimulatedMyAdmin, reader: MyAdminReader, attempts: list[Attempt]
+) -> None:
+    as_protocol: Reader = reader
+    for _ in range(2):
+        as_protocol.probe()
+    assert [(one.call, one.status) for one in attempts] == [(V2_LOGIN, 200), (V2_LIST, 200)] * 2
+
+
+def test_a_probe_of_v3_takes_one_page(v3: SimulatedMyAdmin, make: Make) -> None:
+    make(v3).probe()
+    assert methods(v3) == ["Authenticate", "GetUserContacts page 1"]
+
+
+def test_reads_go_on_with_the_session_of_a_probe(
+    myadmin: SimulatedMyAdmin, reader: MyAdminReader
+) -> None:
+    assert presence(reader) is Presence.PRESENT
+    myadmin.expire_sessions()
+    reader.probe()
+    assert presence(reader) is Presence.PRESENT
+    assert methods(myadmin).count("Authenticate") == 2
+
+
+def test_a_probe_draws_nothing_from_who_is_in_the_list(
+    myadmin: SimulatedMyAdmin, v3: SimulatedMyAdmin, make: Make
+) -> None:
+    """A list that no read would believe shows all the same that the account is open to us."""
+    for one in (myadmin, v3):
+        one.list_nothing()
+        make(one).probe()
+        one.rewrite = lambda rows: [{"id": 1}] * len(rows)
+        make(one).probe()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"password": "not-the-password"}, {"username": "nobody"}, {"account": "OTHER"}]
+)
+def test_a_probe_finds_wrong_credentials(
+    myadmin: SimulatedMyAdmin, make: Make, changed: dict[str, str]
+) -> None:
+    """B2.9, B6.4: those of an account that is not ours too."""
+    with pytest.raises(Unauthorized, match="GEOTAB_ACCOUNT"):
+        make(myadmin, **changed).probe()
+
+
+def test_a_probe_finds_contacts_of_another_account(
+    myadmin: SimulatedMyAdmin, reader: MyAdminReader
+) -> None:
+    """B2.9."""
+    myadmin.contacts.put(Contact(id=1, user_company=Company(account="ACCT02")))
+    with pytest.raises(Unauthorized, match="account ACCT02, not of ACCT01"):
+        reader.probe()
+
+
+@pytest.mark.parametrize("method", ["Authenticate", "GetUserContacts"])
+@pytest.mark.parametrize(
+    ("fault", "kind", "outage"),
+    [
+        (Fault(status=401), Unauthorized, None),
+        (Fault(status=503), Unavailable, True),
+        (Fault(drop=True), Unavailable, True),
+        (Fault(status=200, body=rpc.error("DbUnavailableException", "x")), Unavailable, True),
+        (Fault(status=200, body=rpc.error("SessionExpiredException", "x")), Unavailable, False),
+        (Fault(status=200, body=b"<html>Sign in</html>"), Unavailable, False),
+        (Fault(status=200, body=rpc.over_limit()), RateLimited, None),
+    ],
+    ids=["401", "503", "dropped", "down", "expired", "HTML", "over limit"],
+)
+def test_what_a_probe_fails_of(
+    myadmin: SimulatedMyAdmin,
+    reader: MyAdminReader,
+    attempts: list[Attempt],
+    method: str,
+    fault: Fault,
+    kind: type[CrmError],
+    outage: bool | None,
+) -> None:
+    """B6.3, B6.4. A session that was good stays in use."""
+    assert presence(reader) is Presence.PRESENT
+    myadmin.control.add_fault(msgspec.structs.replace(fault, path=method, times=1))
+    with pytest.raises(CrmError) as caught:
+        reader.probe()
+    assert isinstance(caught.value, kind)
+    assert getattr(caught.value, "outage", None) is outage
+    assert caught.value.attempt == attempts[-1]
+    myadmin.control.clear_calls()
+    assert presence(reader) is Presence.PRESENT
+    assert methods(myadmin) == ["GetUserContacts"]
+
+
 # Trouble (B6.1, B6.2)
 
 
@@ -528,21 +632,27 @@ def test_over_the_limit_says_how_long_to_wait(
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"),
+    ("status", "kind", "outage"),
     [
-        (429, RateLimited),
-        (401, Unauthorized),
-        (403, Unauthorized),
-        (302, Unavailable),
-        (404, Unavailable),
-        (500, Unavailable),
-        (503, Unavailable),
+        (429, RateLimited, None),
+        (401, Unauthorized, None),
+        (403, Unauthorized, None),
+        (302, Unavailable, False),
+        (404, Unavailable, False),
+        (408, Unavailable, True),
+        (500, Unavailable, True),
+        (503, Unavailable, True),
+        (999, Unavailable, True),
     ],
 )
 def test_a_status_of_http_decides_before_the_body(
-    myadmin: SimulatedMyAdmin, reader: MyAdminReader, status: int, kind: type[CrmError]
+    myadmin: SimulatedMyAdmin,
+    reader: MyAdminReader,
+    status: int,
+    kind: type[CrmError],
+    outage: bool | None,
 ) -> None:
-    """B6.1, B6.2, B6.4."""
+    """B6.1 to B6.4."""
     headers = {"Location": "http://127.0.0.1:9/", "Retry-After": "9"}
     body = rpc.error("UnknownUser", "x")
     myadmin.control.add_fault(
@@ -550,6 +660,7 @@ def test_a_status_of_http_decides_before_the_body(
     )
     error = refused(reader, kind)
     assert error.attempt.status == status
+    assert getattr(error, "outage", None) is outage
     if isinstance(error, RateLimited):
         assert error.seconds == 9
 
@@ -560,6 +671,7 @@ def test_a_version_that_does_not_serve_the_method_is_told_with_the_cure(
 ) -> None:
     """B6.1."""
     myadmin.withdraw("v2", text)
+    assert not outage(make(myadmin))
     told = str(refused(make(myadmin), Unavailable))
     assert text.partition(" for ")[0] in told
     assert told.endswith("name another version in GEOTAB_MYADMIN_URL")
@@ -583,9 +695,11 @@ def test_a_version_that_does_not_serve_the_method_is_told_with_the_cure(
 def test_any_other_error_may_work_later(
     myadmin: SimulatedMyAdmin, reader: MyAdminReader, body: bytes, told: str
 ) -> None:
-    """B6.1: only the name of an exception is told."""
+    """B6.1: only the name of an exception is told. B6.3: one of them says that MyAdmin is down."""
     myadmin.fail(body, method="GetUserContacts")
     error = refused(reader, Unavailable)
+    assert isinstance(error, Unavailable)
+    assert error.outage is (told == "DbUnavailableException")
     assert told in str(error)
     assert "example" not in str(error)
 
@@ -593,16 +707,18 @@ def test_any_other_error_may_work_later(
 def test_no_answer_may_work_later(
     myadmin: SimulatedMyAdmin, make: Make, attempts: list[Attempt]
 ) -> None:
-    """B6.1, B7.5."""
+    """B6.1, B6.3, B7.5."""
     reader = make(myadmin, read_timeout=0.2)
-    myadmin.control.add_fault(Fault(path="GetUserContacts", times=1, drop=True))
+    myadmin.control.add_fault(Fault(path="GetUserContacts", times=2, drop=True))
     assert refused(reader, Unavailable).attempt.status is None
+    assert outage(reader)
     held = myadmin.control.add_fault(Fault(path="GetUserContacts", hold="before"))
     assert "no whole answer within 0.2 s" in str(refused(reader, Unavailable))
     held.release()
     assert presence(reader) is Presence.PRESENT
     myadmin.stop()
     assert "no connection" in str(refused(reader, Unavailable))
+    assert outage(reader)
     myadmin.start()
     assert presence(reader) is Presence.PRESENT
     assert methods(myadmin).count("Authenticate") == 1

@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from simulators.http import Fault
 from simulators.salesforce.server import TOKEN_PATH, SimulatedSalesforce
-from sync_worker.crm.errors import CrmError, RateLimited, Unauthorized, Unavailable
+from sync_worker.crm import Reader
+from sync_worker.crm.errors import CrmError, Forbidden, RateLimited, Unauthorized, Unavailable
 from sync_worker.crm.salesforce import MAX_ANSWER_BYTES, MAX_MERGES, SalesforceReader
 from sync_worker.domain import (
     Attempt,
@@ -209,8 +211,9 @@ class TestMerges:
         salesforce.accounts.put(TWO)
         salesforce.accounts.merge(TWO, ONE)
         salesforce.accounts.merge(ONE, TWO)
-        with pytest.raises(Unavailable, match="in a circle"):
+        with pytest.raises(Unavailable, match="in a circle") as caught:
             reader.read(record())
+        assert not caught.value.outage
 
     def test_an_account_merged_into_itself(self, reader, salesforce):
         salesforce.accounts.merge(ONE, ONE)
@@ -274,7 +277,17 @@ class TestOrganisation:
         salesforce.tells_identity = False
         body = json.dumps({"totalSize": len(rows), "done": True, "records": rows}).encode()
         salesforce.control.add_fault(Fault(path="/query/", status=200, body=body))
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable) as caught:
+            reader.read(record())
+        assert not caught.value.outage
+        assert queries(salesforce) == []
+
+    def test_an_organisation_that_may_not_be_asked_for_is_not_believed(self, reader, salesforce):
+        """B6.4: while it is unknown nothing can be read."""
+        salesforce.tells_identity = False
+        body = refusal("INVALID_TYPE")
+        salesforce.control.add_fault(Fault(path="/query/", status=400, body=body))
+        with pytest.raises(Unauthorized, match="Organization was answered 400 INVALID_TYPE"):
             reader.read(record())
         assert queries(salesforce) == []
 
@@ -356,8 +369,95 @@ class TestSessions:
         assert reader.read(record()).link == "8714402"
 
 
+class TestProbe:
+    """What ends an outage or a pause (B6.3, B6.4)."""
+
+    ASKED = (
+        f"POST {TOKEN_PATH}",
+        "GET /services/data/v60.0/query/ SELECT Id FROM Organization",
+    )
+
+    @pytest.mark.parametrize("tells", [True, False])
+    def test_it_logs_in_anew_and_asks_for_the_organisation(
+        self, reader: Reader, salesforce, attempts, tells
+    ):
+        salesforce.tells_identity = tells
+        for _ in range(2):
+            reader.probe()
+        assert [(one.call, one.status) for one in attempts] == [
+            (call, 200) for call in self.ASKED * 2
+        ]
+
+    def test_reads_go_on_with_its_session(self, reader, salesforce):
+        reader.read(record())
+        salesforce.expire_sessions()
+        reader.probe()
+        assert reader.read(record()).link == "8714402"
+        assert (logins(salesforce), len(queries(salesforce))) == (2, 2)
+
+    def test_another_organisation_is_found_whatever_was_read_before(self, reader, salesforce):
+        """B2.9."""
+        reader.read(record())
+        salesforce.org_id = SANDBOX
+        with pytest.raises(Unauthorized, match=f"organisation {SANDBOX}, not to {ORG}"):
+            reader.probe()
+
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [(401, refusal("INVALID_SESSION_ID")), (403, refusal("API_DISABLED_FOR_ORG"))],
+    )
+    def test_a_login_that_does_not_reach_the_api_is_none(self, reader, salesforce, status, body):
+        """Else every pause for it would end at once."""
+        salesforce.control.add_fault(Fault(path="/data/", status=status, body=body))
+        for act in (reader.probe, lambda: reader.read(record())):
+            with pytest.raises(Unauthorized, match=str(status)):
+                act()
+
+    def test_an_organisation_that_may_not_be_asked_for_is_no_obstacle(self, reader, salesforce):
+        """Where the login told it: the session makes queries."""
+        body = refusal("INVALID_TYPE")
+        salesforce.control.add_fault(Fault(path="/query/", status=400, body=body))
+        reader.probe()
+        assert reader.read(record()).link == "8714402"
+        salesforce.tells_identity = False
+        with pytest.raises(Unauthorized, match="INVALID_TYPE"):
+            reader.probe()
+
+    def test_a_hidden_field_does_not_keep_it_from_success(self, reader, salesforce):
+        salesforce.accounts.hide_field(LINK)
+        reader.probe()
+        with pytest.raises(Forbidden):
+            reader.read(record())
+
+    @pytest.mark.parametrize("path", [TOKEN_PATH, "/query/"])
+    @pytest.mark.parametrize(
+        ("fault", "kind", "outage"),
+        [
+            (Fault(status=401), Unauthorized, None),
+            (Fault(status=429), RateLimited, None),
+            (Fault(status=503), Unavailable, True),
+            (Fault(drop=True), Unavailable, True),
+            (Fault(status=404), Unavailable, False),
+            (Fault(status=200, body=b"<html>log in</html>"), Unavailable, False),
+        ],
+        ids=["401", "429", "503", "dropped", "404", "200"],
+    )
+    def test_what_it_fails_of(self, reader, salesforce, attempts, path, fault, kind, outage):
+        """A session that was good stays in use."""
+        reader.read(record())
+        salesforce.control.add_fault(msgspec.structs.replace(fault, path=path))
+        with pytest.raises(CrmError) as caught:
+            reader.probe()
+        assert type(caught.value) is kind
+        assert getattr(caught.value, "outage", None) is outage
+        assert caught.value.attempt is attempts[-1]
+        assert reader.read(record()).link == "8714402"
+
+
 class TestRefusals:
-    """What is refused pauses until a person mends it (B6.4)."""
+    """What is refused pauses until a person mends it (B6.4), or, where it may concern one field
+    or object only, waits alone.
+    """
 
     def test_a_wrong_secret(self, make):
         with pytest.raises(Unauthorized, match=r"400 invalid_client: .*SALESFORCE_CLIENT_SECRET"):
@@ -382,32 +482,42 @@ class TestRefusals:
     def test_a_login_that_fails_for_no_fault_of_the_credentials(self, reader, salesforce, error):
         body = json.dumps({"error": error}).encode()
         salesforce.control.add_fault(Fault(path=TOKEN_PATH, status=400, body=body))
-        with pytest.raises(Unavailable, match="400"):
+        with pytest.raises(Unavailable, match="400") as caught:
             reader.read(record())
+        assert caught.value.outage is (error is not None)
 
     def test_a_link_field_that_is_missing_or_not_visible(self, reader, salesforce, attempts):
         salesforce.accounts.hide_field(LINK)
-        with pytest.raises(Unauthorized) as caught:
+        with pytest.raises(Forbidden) as caught:
             reader.read(record())
         assert "400 INVALID_FIELD" in str(caught.value)
         assert "Fusebill_Id__c (SALESFORCE_FUSEBILL_ID_FIELD)" in str(caught.value)
         assert caught.value.attempt is attempts[-1]
 
     def test_a_missing_reference_field_is_named_too(self, make):
-        with pytest.raises(Unauthorized, match=r"Ref__c \(SALESFORCE_REFERENCE_FIELD\)"):
+        with pytest.raises(Forbidden, match=r"Ref__c \(SALESFORCE_REFERENCE_FIELD\)"):
             make(reference_field="Ref__c").read(record())
 
     def test_accounts_that_may_not_be_seen(self, reader, salesforce):
         body = refusal("INVALID_TYPE", "sObject type 'Account' is not supported.")
         salesforce.control.add_fault(Fault(path=QUERY, status=400, body=body))
-        with pytest.raises(Unauthorized, match=r"400 INVALID_TYPE: .*read access to Accounts"):
+        with pytest.raises(Forbidden, match=r"400 INVALID_TYPE: .*read access to Accounts"):
             reader.read(record())
 
-    @pytest.mark.parametrize("body", [refusal("API_DISABLED_FOR_ORG"), b"<html>no</html>"])
-    def test_a_missing_permission(self, reader, salesforce, body):
+    @pytest.mark.parametrize(
+        ("body", "kind"),
+        [
+            (refusal("API_DISABLED_FOR_ORG"), Unauthorized),
+            (refusal("API_CURRENTLY_DISABLED"), Unauthorized),
+            (refusal("INSUFFICIENT_ACCESS"), Forbidden),
+            (b"<html>no</html>", Forbidden),
+        ],
+    )
+    def test_a_missing_permission(self, reader, salesforce, body, kind):
         salesforce.control.add_fault(Fault(path=QUERY, status=403, body=body))
-        with pytest.raises(Unauthorized, match=r"403.*lacks a permission; grant"):
+        with pytest.raises(kind, match=r"403.*lacks a permission; grant"):
             reader.read(record())
+        assert logins(salesforce) == 1
 
     def test_the_limit_of_calls(self, reader, salesforce):
         """B6.2; the answer names no time."""
@@ -430,36 +540,42 @@ class TestRefusals:
 class TestTrouble:
     """What may work later (B6.1, B7.5): nothing is guessed from it."""
 
+    OUTAGES = (
+        Fault(status=408),
+        Fault(status=500),
+        Fault(status=503, body=refusal("SERVER_UNAVAILABLE")),
+        Fault(status=502, body=b"<html>gateway</html>", content_type="text/html"),
+        Fault(status=500, body=b"\xff\xfe" * 1000),
+        Fault(status=999),
+        Fault(status=200, body=b'"' + b"x" * MAX_ANSWER_BYTES + b'"'),
+        Fault(drop=True),
+    )
+    SIGNS_OF_LIFE = (
+        Fault(status=300, body=b"[]"),
+        Fault(status=302, headers={"Location": "/elsewhere"}),
+        Fault(status=302, headers={"Location": "http://[broken"}),
+        Fault(status=404, body=refusal("NOT_FOUND")),
+        Fault(status=400, body=b"<html>proxy</html>"),
+        Fault(status=200, body=b"<html>log in</html>", content_type="text/html"),
+        Fault(status=200, body=b"[" * 100_000),
+        Fault(status=200, body=b"null"),
+        Fault(status=200, body=b"[]"),
+        Fault(status=200, body=b"{}"),
+        Fault(status=204),
+    )
+
     @pytest.mark.parametrize("path", [TOKEN_PATH, QUERY])
     @pytest.mark.parametrize(
-        "fault",
-        [
-            Fault(status=500),
-            Fault(status=503, body=refusal("SERVER_UNAVAILABLE")),
-            Fault(status=502, body=b"<html>gateway</html>", content_type="text/html"),
-            Fault(status=300, body=b"[]"),
-            Fault(status=302, headers={"Location": "/elsewhere"}),
-            Fault(status=302, headers={"Location": "http://[broken"}),
-            Fault(status=404, body=refusal("NOT_FOUND")),
-            Fault(status=400, body=b"<html>proxy</html>"),
-            Fault(status=200, body=b"<html>log in</html>", content_type="text/html"),
-            Fault(status=200, body=b"[" * 100_000),
-            Fault(status=200, body=b"null"),
-            Fault(status=200, body=b"[]"),
-            Fault(status=200, body=b"{}"),
-            Fault(status=200, body=b'"' + b"x" * MAX_ANSWER_BYTES + b'"'),
-            Fault(status=204),
-            Fault(status=500, body=b"\xff\xfe" * 1000),
-            Fault(drop=True),
-        ],
-        ids=lambda fault: f"{fault.status}-{fault.body[:12]!r}",
+        "fault", OUTAGES + SIGNS_OF_LIFE, ids=lambda fault: f"{fault.status}-{fault.body[:12]!r}"
     )
     def test_answers_that_say_nothing(self, reader, salesforce, attempts, path, fault):
+        """B6.3: which of them are an outage."""
         kept = {name: getattr(fault, name) for name in fault.__struct_fields__}
         salesforce.control.add_fault(Fault(**(kept | {"path": path})))
         with pytest.raises(Unavailable) as caught:
             reader.read(record())
         assert caught.value.attempt is attempts[-1]
+        assert caught.value.outage is (fault in self.OUTAGES)
         assert len(salesforce.control.calls(path=path)) == 1
         assert salesforce.control.calls(path="elsewhere") == []
 
@@ -482,8 +598,9 @@ class TestTrouble:
         records = [sound | row for row in rows]
         body = {"totalSize": len(records), "done": True, "records": records}
         salesforce.control.add_fault(Fault(path=QUERY, status=200, body=json.dumps(body).encode()))
-        with pytest.raises(Unavailable, match=says):
+        with pytest.raises(Unavailable, match=says) as caught:
             reader.read(record())
+        assert not caught.value.outage
 
     @pytest.mark.parametrize("name", ["Id", "IsDeleted", "MasterRecordId", LINK])
     def test_a_missing_field_is_not_an_empty_one(self, reader, salesforce, name):
@@ -506,9 +623,12 @@ class TestTrouble:
     @pytest.mark.parametrize("path", [TOKEN_PATH, QUERY])
     def test_silence_ends_after_the_read_timeout(self, make, salesforce, attempts, path):
         held = salesforce.control.add_fault(Fault(path=path, hold="before"))
-        with pytest.raises(Unavailable, match=r"no answer: no whole answer within 0\.05 s"):
+        with pytest.raises(
+            Unavailable, match=r"no answer: no whole answer within 0\.05 s"
+        ) as caught:
             make(read_timeout=0.05).read(record())
         held.release()
+        assert caught.value.outage
         assert attempts[-1].status is None
 
     def test_an_answer_that_trickles_ends_too(self, make, salesforce, monkeypatch):
@@ -527,14 +647,16 @@ class TestTrouble:
 
     def test_nobody_listens(self, reader, salesforce):
         salesforce.stop()
-        with pytest.raises(Unavailable, match="no connection"):
+        with pytest.raises(Unavailable, match="no connection") as caught:
             reader.read(record())
+        assert caught.value.outage
         salesforce.start()
         assert reader.read(record()).link == "8714402"
 
     def test_a_host_that_cannot_be_named(self, make):
-        with pytest.raises(Unavailable, match="got no answer: no connection"):
+        with pytest.raises(Unavailable, match="got no answer: no connection") as caught:
             make(instance_url=f"http://{'x' * 70}.invalid").read(record())
+        assert caught.value.outage
 
     def test_an_interrupted_call_is_told(self, reader, salesforce, attempts, monkeypatch):
         def interrupted(*_, **__):
@@ -701,7 +823,7 @@ class TestSimulator:
 
     def test_a_field_comes_back(self, reader, salesforce):
         salesforce.accounts.hide_field(LINK)
-        with pytest.raises(Unauthorized):
+        with pytest.raises(Forbidden):
             reader.read(record())
         salesforce.accounts.show_field(LINK)
         assert reader.read(record()).link == "8714402"

@@ -53,19 +53,26 @@ def classify_list(answer: Answer, call: Call = LIST, **options: Any) -> Any:
     return answers.classify(call, answer, read_page, **{"at": 0, **options})
 
 
-Row = tuple[Answer, type[FusebillError], bool | None]
+Row = tuple[Answer, type[FusebillError], bool | None, bool]
 
 
-def row(status: int, body: bytes, kind: type[FusebillError], *, lost: bool | None = None) -> Row:
-    return Answer(status, body), kind, lost
+def row(
+    status: int,
+    body: bytes,
+    kind: type[FusebillError],
+    *,
+    lost: bool | None = None,
+    outage: bool = False,
+) -> Row:
+    return Answer(status, body), kind, lost, outage
 
 
 TABLE: dict[str, Row] = {
-    "nothing, not sent": (Answer(fault="no connection", sent=False), Transient, False),
-    "nothing, sent": (Answer(fault="no answer within 60 s"), Transient, True),
-    "nothing at all": (Answer(), Transient, True),
-    "200 broken off": (Answer(200, fault="the connection broke"), Transient, True),
-    "404 broken off": (Answer(404, fault="the connection broke"), Transient, True),
+    "nothing, not sent": (Answer(fault="no connection", sent=False), Transient, False, True),
+    "nothing, sent": (Answer(fault="no answer within 60 s"), Transient, True, True),
+    "nothing at all": (Answer(), Transient, True, True),
+    "200 broken off": (Answer(200, fault="the connection broke"), Transient, True, True),
+    "404 broken off": (Answer(404, fault="the connection broke"), Transient, True, True),
     "200 null": row(200, b"null", Transient, lost=True),
     "200 empty": row(200, b"", Transient, lost=True),
     "204": row(204, b"", Transient, lost=True),
@@ -122,31 +129,33 @@ TABLE: dict[str, Row] = {
     "404 odd Errors": row(404, b'{"Errors": {"Value": 3}}', Transient, lost=False),
     "404 odd Values": row(404, b'{"Errors": [3, {"Value": 3}, null]}', Transient, lost=False),
     "405": row(405, HTML, Rejected),
-    "408": row(408, b"", Transient, lost=True),
+    "408": row(408, b"", Transient, lost=True, outage=True),
     "409": row(409, envelope(409, "Salesforce Account is already latched."), Rejected),
     "415": row(415, b"", Rejected),
     "422": row(422, envelope(422, "no"), Rejected),
     "429": row(429, envelope(429, "Minute limit reached."), RateLimited),
     "429 HTML": row(429, HTML, RateLimited),
     "499": row(499, b"", Rejected),
-    "500": row(500, envelope(500, HUBSPOT_ABSENT), Transient, lost=True),
-    "502": row(502, HTML, Transient, lost=True),
-    "503": row(503, b"", Transient, lost=True),
-    "504": row(504, HTML, Transient, lost=True),
-    "101": row(101, b"", Transient, lost=True),
-    "999": row(999, b"", Transient, lost=True),
+    "500": row(500, envelope(500, HUBSPOT_ABSENT), Transient, lost=True, outage=True),
+    "502": row(502, HTML, Transient, lost=True, outage=True),
+    "503": row(503, b"", Transient, lost=True, outage=True),
+    "504": row(504, HTML, Transient, lost=True, outage=True),
+    "101": row(101, b"", Transient, lost=True, outage=True),
+    "999": row(999, b"", Transient, lost=True, outage=True),
 }
 
 
-@pytest.mark.parametrize(("answer", "kind", "lost"), TABLE.values(), ids=TABLE.keys())
+@pytest.mark.parametrize(("answer", "kind", "lost", "outage"), TABLE.values(), ids=TABLE.keys())
 @pytest.mark.parametrize("call", [READ, WRITE], ids=["read", "write"])
 def test_every_answer_has_its_class(
-    call: Call, answer: Answer, kind: type[FusebillError], lost: bool | None
+    call: Call, answer: Answer, kind: type[FusebillError], lost: bool | None, outage: bool
 ) -> None:
+    """B6.1, B6.3."""
     error = classify(call, answer, at=1795183440000)
     assert type(error) is kind
     if isinstance(error, Transient):
         assert error.answer_lost is (lost and call.writes)
+        assert error.outage is outage
     if isinstance(error, CustomerNotFound):
         assert error.customer_id == ID
     assert error.attempt.at == 1795183440000
@@ -166,7 +175,7 @@ def test_every_class_of_error_is_in_the_table() -> None:
         for value in vars(errors).values()
         if isinstance(value, type) and issubclass(value, FusebillError)
     }
-    assert {kind for _, kind, _ in TABLE.values()} == classes - {FusebillError}
+    assert {kind for _, kind, _, _ in TABLE.values()} == classes - {FusebillError}
 
 
 @pytest.mark.parametrize("call", [READ, WRITE], ids=["read", "write"])
@@ -312,7 +321,7 @@ LIST_TABLE: dict[str, Row] = {
     "200 list of ids": row(200, b"[8714402]", Transient),
     "200 list with a null": row(200, b"[%s, null]" % CUSTOMER, Transient),
     "200 cut short": row(200, b"[%s" % CUSTOMER, Transient),
-    "200 broken off": (Answer(200, fault="the connection broke"), Transient, None),
+    "200 broken off": (Answer(200, fault="the connection broke"), Transient, None, True),
     "204": row(204, b"", Transient),
     "400": row(400, envelope(400, "The query is not valid."), Rejected),
     "400 HubSpot": row(400, envelope(400, "HubSpot Id: not found"), Rejected),
@@ -323,14 +332,18 @@ LIST_TABLE: dict[str, Row] = {
 }
 
 
-@pytest.mark.parametrize(("answer", "kind", "_"), LIST_TABLE.values(), ids=LIST_TABLE.keys())
+@pytest.mark.parametrize(
+    ("answer", "kind", "_", "outage"), LIST_TABLE.values(), ids=LIST_TABLE.keys()
+)
 def test_every_answer_to_a_list_has_its_class(
-    answer: Answer, kind: type[FusebillError], _: object
+    answer: Answer, kind: type[FusebillError], _: object, outage: bool
 ) -> None:
+    """B6.1, B6.3."""
     error = classify_list(answer)
     assert type(error) is kind
     if isinstance(error, Transient):
         assert not error.answer_lost
+        assert error.outage is outage
     assert error.attempt.call == "GET /v1/customers/?query=primaryEmail:…&pageNumber=0"
     assert str(error).startswith(error.attempt.call + " ")
     assert EMAIL not in f"{error} {error!r} {error.args} {error.attempt}"

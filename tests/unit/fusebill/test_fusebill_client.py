@@ -352,6 +352,7 @@ def test_a_write_whose_answer_is_broken_may_have_been_carried_out(
     error = failing(lambda: client.unlatch_geotab(ID), attempts)
     assert isinstance(error, Transient)
     assert error.answer_lost
+    assert error.outage
     assert len(server.seen) == 1, "a write is never made twice"
     assert client.get_customer(ID).id == ID, "the next call is not disturbed"
 
@@ -403,6 +404,7 @@ def test_a_slow_answer_is_given_up(
     assert time.monotonic() - begun < 3
     assert isinstance(error, Transient)
     assert error.answer_lost
+    assert error.outage
     assert "0.2 s" in str(error)
     assert len(server.seen) == 1
 
@@ -502,6 +504,45 @@ def test_a_list_is_on_the_wire_as_the_vendor_page_shows_it(
     assert [(attempt.call, attempt.status) for attempt in attempts] == [(f"GET {shown}", 200)]
 
 
+def test_a_probe_is_one_small_list_read(
+    client: FusebillClient, server: ScriptedServer, attempts: list[Attempt]
+) -> None:
+    """B6.3, B6.4: also an account without customers proves that Fusebill lives."""
+    server.will(listed(customer_json(), X_Count="2500"), listed())
+    client.probe()
+    client.probe()
+    target = "/v1/customers/?pageSize=1&pageNumber=0"
+    assert [(seen.method, seen.path) for seen in server.seen] == [("GET", target)] * 2
+    assert [(attempt.call, attempt.status) for attempt in attempts] == [(f"GET {target}", 200)] * 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "outage"),
+    [
+        (Reply(raw=hang_up), Transient, True),
+        (Reply(503), Transient, True),
+        (Reply(403), Transient, False),
+        (Reply(200, b"<html>Maintenance</html>"), Transient, False),
+        (Reply(401), Unauthorized, None),
+        (Reply(429), RateLimited, None),
+    ],
+)
+def test_a_probe_that_fails_says_how(
+    client: FusebillClient,
+    server: ScriptedServer,
+    attempts: list[Attempt],
+    reply: Reply,
+    kind: type[FusebillError],
+    outage: bool | None,
+) -> None:
+    """B6.3, B6.4."""
+    server.will(reply)
+    error = failing(client.probe, attempts)
+    assert type(error) is kind
+    assert getattr(error, "outage", None) is outage
+    assert len(server.seen) == 1
+
+
 @pytest.mark.parametrize("count", ["", "many", "-1", "1.5", "9" * 30, "5, 5", "٣"])
 def test_a_count_that_cannot_be_read_is_none(
     client: FusebillClient, server: ScriptedServer, count: str
@@ -579,6 +620,7 @@ def test_a_refused_connection_has_sent_nothing(make: Make, attempts: list[Attemp
     error = failing(lambda: client.unlatch_geotab(ID), attempts)
     assert isinstance(error, Transient)
     assert not error.answer_lost
+    assert error.outage
     assert "Connection refused" in str(error)
     assert error.attempt.status is None
 
