@@ -12,16 +12,19 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from celery import Celery
-from celery.signals import setup_logging
+import billiard
+import kombu
+from celery import Celery, signals
+from celery.app.amqp import AMQP
 
-from sync_worker import logs, settings
+from sync_worker import logs, settings, stopping, stray
 
 log = logging.getLogger(__name__)
 
 DRAIN = "sync_worker.drain"
 WAKE_DUE = "sync_worker.wake_due"
 SWEEP = "sync_worker.sweep"
+PROBE = "sync_worker.probe"
 
 LIVE_QUEUE = "live"
 BEAT_QUEUE = "beat"
@@ -44,6 +47,29 @@ SOFT_LIMIT_SECONDS = 660
 
 HARD_LIMIT_SECONDS = SOFT_LIMIT_SECONDS + 30
 
+RECONNECT_SECONDS = 3.0
+"""Longest wait between two tries to connect. Celery's own, 30 s after a long outage, would alone
+use up the time in which a worker must be back (B6.7)."""
+
+HEALTH_CHECK_SECONDS = 8
+"""How often a silent connection is looked at: one that was cut off without a word is dropped after
+17 s at the latest, before the watchdog takes the worker for deaf."""
+
+
+class Connection(kombu.Connection):
+    """Tries again soon, however long Redis has been away."""
+
+    def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
+        """As in kombu, which takes ever longer waits, up to 30 s."""
+        waits = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": RECONNECT_SECONDS}
+        return super().ensure_connection(*args, **{**waits, **kwargs})
+
+
+class Amqp(AMQP):
+    """Celery's broker side, with connections of our own."""
+
+    Connection = Connection
+
 
 def configuration() -> dict[str, Any]:
     """Celery's settings; read when the app is first used, not when it is imported."""
@@ -52,6 +78,7 @@ def configuration() -> dict[str, Any]:
         "include": ["sync_worker.tasks"],
         "task_default_queue": LIVE_QUEUE,
         "task_ignore_result": True,
+        "result_expires": None,  # else beat sends a task to clean up a backend that is not there
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_acks_late": False,
@@ -75,30 +102,61 @@ def configuration() -> dict[str, Any]:
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
-            "health_check_interval": 25,
+            "health_check_interval": HEALTH_CHECK_SECONDS,
         },
         "beat_schedule": {
             "wake what is due": {
                 "task": WAKE_DUE,
                 "schedule": WAKE_PERIOD_SECONDS,
-                # A tick that waited longer has been overtaken by newer ones.
-                "options": {"queue": BEAT_QUEUE, "expires": 10},
+                # Not `expires`: it compares the clocks of two machines (B7.6), and a worker whose
+                # clock is ahead would throw every tick away.
+                "options": {"queue": BEAT_QUEUE},
             }
         },
     }
 
 
-app = Celery("sync_worker")
+app = Celery("sync_worker", amqp=Amqp)
 app.add_defaults(configuration)
 
 
-@setup_logging.connect
+@signals.setup_logging.connect
 def _configure_logs(**_: object) -> None:
     """Celery's processes log as all others do."""
     logs.start(settings.load())
+    stray.reword()
     # A wake-up is no news: what became of the changes is logged where it is decided.
     for noisy in ("celery.app.trace", "celery.worker.strategy", "celery.beat"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+# The life of a worker. The first, third and fourth are sent in its main process.
+
+
+@signals.worker_init.connect
+def _before_the_pool(**_: object) -> None:
+    stopping.ignore()
+
+
+@signals.worker_process_init.connect
+def _in_a_child(**_: object) -> None:
+    stopping.listen()
+
+
+@signals.worker_ready.connect
+def _watch(sender: Any, **_: object) -> None:
+    from sync_worker import watchdog  # noqa: PLC0415 - of use to a worker alone
+
+    watchdog.start(
+        url=settings.load().redis_url.get_secret_value(),
+        queues=[KEY_PREFIX + LIVE_QUEUE, KEY_PREFIX + BEAT_QUEUE],
+        children=sender.controller.concurrency,
+    )
+
+
+@signals.worker_shutting_down.connect
+def _stop(**_: object) -> None:
+    stopping.pass_on(child.pid for child in billiard.active_children() if child.pid)
 
 
 def publish_or_leave(mailboxes: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 
-from sync_worker import outcome
+from sync_worker import gates, outcome, stopping, verdicts
 from sync_worker.carry_out import Changed, Unmet, Writer
 from sync_worker.crm import Reader
 from sync_worker.crm import errors as crm
@@ -28,10 +28,20 @@ from sync_worker.decide import retry
 from sync_worker.decide.match import Query
 from sync_worker.decide.sift import Sifted
 from sync_worker.decide.subject import Box, Policy, Subject
-from sync_worker.domain import Aspect, Attempt, Change, Kind, Outcome, Source
+from sync_worker.domain import (
+    Aspect,
+    Attempt,
+    Change,
+    Kind,
+    Outcome,
+    Reason,
+    Record,
+    Source,
+)
 from sync_worker.fusebill import errors
 from sync_worker.fusebill.client import FusebillClient
 from sync_worker.fusebill.limits import RateLimits
+from sync_worker.gates import Gates, Verdict
 from sync_worker.gather import Busy, Gatherer, Participant
 from sync_worker.inbox import Claim, Inbox, LeaseLost, Settlement, Suspect
 from sync_worker.inbox.codec import NewerFormat
@@ -55,6 +65,16 @@ BUSY_SECONDS = 0.5
 
 CRM_SECONDS = 30.0
 """How soon a read of a CRM that failed is tried again (B3.5)."""
+
+SHUT_SECONDS = 1.0
+"""How soon a mailbox is due again that met a gate just shut: it is parked there then."""
+
+VANISHED = "the worker vanished while it worked on this mailbox alone"
+
+CRASHED_NEXT_STEP = (
+    "Find in the logs what ended the worker at these times (out of memory, a time limit, a crash), "
+    "mend it, then replay this."
+)
 
 MOST_QUESTIONS = 60
 """What a plan may ask before it is taken to have no end."""
@@ -118,6 +138,7 @@ class Converger:
     inbox: Inbox
     links: LinkIndex
     fusebill: FusebillClient
+    gates: Gates
     settings: Settings
     tell_limits: Callable[[RateLimits], None]
     """Told what Fusebill's answers said of its rate limits."""
@@ -128,15 +149,27 @@ class Converger:
     jitter: Callable[[], float] = field(default=partial(random.uniform, -1, 1))
     _attempts: list[Attempt] = field(default_factory=list)
     _limits: RateLimits = field(default_factory=RateLimits)
+    _shut: bool = False
+    """Whether the last remote system that was called has its gate shut."""
 
     def __post_init__(self) -> None:
-        """Have the calls of all clients recorded."""
+        """Have the calls of all clients recorded, and what they tell of the remote systems."""
         self.fusebill.on_call = self._record
+        self.fusebill.on_answer = self._heard_fusebill
         for reader in self.readers.values():
             reader.on_call = self._record
 
     def _record(self, attempt: Attempt) -> None:
         self._attempts.append(attempt)
+
+    def _heard_fusebill(self, customer_id: int | None, error: errors.FusebillError | None) -> None:
+        whom = "" if customer_id is None else str(customer_id)
+        verdict, why = verdicts.of_fusebill(error), str(error or "")
+        self._shut = self.gates.report(gates.FUSEBILL, verdict, whom=whom, why=why)
+
+    def _heard_crm(self, record: Record, error: crm.CrmError | None) -> None:
+        verdict, why = verdicts.of_crm(error), str(error or "")
+        self._shut = self.gates.report(record.source, verdict, whom=record.mailbox, why=why)
 
     def converge(self, mailbox: str) -> Ended:
         """Converge one mailbox, if it is due and free.
@@ -145,15 +178,16 @@ class Converger:
         its lease runs out.
         """
         try:
-            claim = self.inbox.claim(mailbox)
+            claim = self.inbox.claim(mailbox, gates.passed_by(mailbox, self.readers))
         except NewerFormat as error:
             log.warning("left for a newer version: %s", error, extra={"mailbox": mailbox})
             return Ended.POSTPONED
         if claim is None:
             return Ended.NOT_DUE
         self._attempts = claim.attempts
+        crashed = len(claim.crashes) >= self.settings.max_crashes
         try:
-            ended = self._work(claim)
+            ended = self._bury_crashed(claim) if crashed else self._work(claim)
         except LeaseLost:
             log.warning("lease lost, left to its new holder", extra={"mailbox": mailbox})
             return Ended.LOST
@@ -209,6 +243,7 @@ class Converger:
             self.readers,
             policy,
             current.match_statuses,
+            self._heard_crm,
             self.monotonic,
         )
 
@@ -319,25 +354,15 @@ class Converger:
     def _judge(self, claim: Claim, error: Exception) -> retry.Wait | retry.GiveUp:
         """How long to wait, or that a person is to be asked."""
         failures = claim.failures
-        if isinstance(error, Busy):
-            # Two that wait for each other must not come back at the same moment.
-            return retry.Wait(BUSY_SECONDS * (1 - abs(self.jitter()) / 2), failures)
-        if isinstance(error, NeedsSweep):
-            # Its end wakes who waits for it; this is for when none comes.
-            return retry.Wait(max(120.0, 2 * self.settings.sweep_seconds), failures)
-        if isinstance(error, Braked):
-            return retry.Wait(HELD_SECONDS, failures)
-        if isinstance(error, NewerFormat):
-            return retry.Wait(UNREADABLE_SECONDS, failures)  # of a joined mailbox (B10.5)
-        if isinstance(error, crm.CrmError):
-            seconds = _crm_seconds(error) * (1 + retry.JITTER * self.jitter())
+        seconds = self._put_off(error)
+        if seconds is not None:
             return retry.Wait(seconds, failures)
         trouble = _TROUBLE.get(type(error))
         if trouble is None:
             log.error("convergence of %s failed unexpectedly", claim.mailbox, exc_info=error)
             trouble = retry.Trouble.TRANSIENT
         reset_at = error.reset_at if isinstance(error, errors.RateLimited) else None
-        return retry.after(
+        decision = retry.after(
             trouble,
             failures=failures,
             schedule=self.settings.retry_schedule_seconds,
@@ -345,6 +370,41 @@ class Converger:
             jitter=self.jitter(),
             reset_seconds=reset_at - self.clock() if reset_at is not None else None,
         )
+        last_try = isinstance(error, errors.Transient) and isinstance(decision, retry.GiveUp)
+        if last_try and not self._proves_itself():
+            return retry.Wait(SHUT_SECONDS, failures)
+        return decision
+
+    def _put_off(self, error: Exception) -> float | None:
+        """How long to wait for what uses up no attempt; None for what does."""
+        if _is_foreign(error):
+            # The worker ends: handed back at once, to another one (B6.7).
+            return 0.0 if stopping.requested() else None
+        if self._shut and isinstance(error, errors.FusebillError | crm.CrmError):
+            return SHUT_SECONDS  # an outage, or refused credentials (B6.3, B6.4)
+        if isinstance(error, crm.CrmError):
+            return _crm_seconds(error) * (1 + retry.JITTER * self.jitter())
+        waits: dict[type[Exception], float] = {
+            # Two that wait for each other must not come back at the same moment.
+            Busy: BUSY_SECONDS * (1 - abs(self.jitter()) / 2),
+            # Its end wakes who waits for it; this is for when none comes.
+            NeedsSweep: max(120.0, 2 * self.settings.sweep_seconds),
+            Braked: HELD_SECONDS,
+            NewerFormat: UNREADABLE_SECONDS,  # of a joined mailbox (B10.5)
+        }
+        return waits.get(type(error))
+
+    def _proves_itself(self) -> bool:
+        """Whether Fusebill works at all: before that is known, nothing is given up for what may be
+        an outage that few customers met so far, or a wrong address (B6.1, B6.3).
+        """
+        try:
+            self.fusebill.probe()
+        except errors.FusebillError as error:
+            if verdicts.of_fusebill(error) is not Verdict.REFUSED:
+                self.gates.report(gates.FUSEBILL, Verdict.DOUBTED, why=str(error))
+            return False
+        return True
 
     def _postpone(self, claim: Claim, error: Exception, wait: retry.Wait) -> Ended:
         notes: dict[str, str] = {}
@@ -352,7 +412,10 @@ class Converger:
             now = self.links.ask_for_sweep(claim.mailbox)
             if error.refused:
                 notes["refused_at"] = str(now)
-        if not isinstance(error, Busy):
+        if isinstance(error, Busy):
+            log.debug("%s waits: %s", claim.mailbox, _message(error))
+        else:
+            notes["vanished"] = ""  # it was worked on alone, and its worker is still there
             log.warning("%s waits %.1f s: %s", claim.mailbox, wait.seconds, _message(error))
         self.inbox.postpone(
             claim,
@@ -362,6 +425,18 @@ class Converger:
             notes=notes,
         )
         return Ended.BUSY if isinstance(error, Busy) else Ended.POSTPONED
+
+    def _bury_crashed(self, claim: Claim) -> Ended:
+        """Ask a person about what kills its workers, without touching it once more (B6.6)."""
+        gatherer = self._gatherer(claim)
+        first = _first(gatherer, claim)
+        claim.attempts += [Attempt(at, "(convergence)", error=VANISHED) for at in claim.crashes]
+        message = f"{len(claim.crashes)} workers vanished while they worked on it alone."
+        if claim.undo:
+            message += " It had let go of what a plan was to put elsewhere, which is not put back."
+        log.error("%s is given up: %s", claim.mailbox, message)
+        why = planning.Bury(Reason.WORKER_CRASHED, message, CRASHED_NEXT_STEP, _named(first))
+        return self._settle(claim, gatherer, _only(first, why), answer_lost=False)
 
     def _give_up(
         self, claim: Claim, gatherer: Gatherer, error: Exception, decision: retry.GiveUp
@@ -463,12 +538,17 @@ def _answer_lost(error: Exception) -> bool:
     """Whether a write may have been sent and its effect be unknown."""
     if isinstance(error, errors.Transient):
         return error.answer_lost
+    return _is_foreign(error)
+
+
+def _is_foreign(error: Exception) -> bool:
+    """Whether it is none of what a convergence raises: a bug, a time limit, the worker's end."""
     return type(error) not in _TROUBLE and not isinstance(error, _PUT_OFF)
 
 
 def _message(error: Exception) -> str:
     """One sentence; the text of an unforeseen error may hold anything, so it stays in the log."""
-    if type(error) in _TROUBLE or isinstance(error, _PUT_OFF):
+    if not _is_foreign(error):
         return str(error)
     return f"sync-worker itself failed with {type(error).__name__}: its log says where."
 

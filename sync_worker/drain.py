@@ -10,8 +10,10 @@ from typing import Protocol
 
 import redis
 
+from sync_worker import gates, probe, stopping
 from sync_worker.converge import BUSY_SECONDS, Ended
 from sync_worker.inbox import Inbox
+from sync_worker.runtime import WorkerRuntime
 from sync_worker.store import StoreError, StoreFull, store_errors
 
 log = logging.getLogger(__name__)
@@ -43,27 +45,34 @@ def drain(
     converger: Converges,
     *,
     seconds: float,
+    stop: Callable[[], bool] = stopping.requested,
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Converge these mailboxes, one after the other, and start none after `seconds`.
+) -> list[str]:
+    """Converge these mailboxes, one after the other; start none after `seconds`, nor once `stop`
+    says that the worker ends.
 
-    What is left over stays due, and beat wakes it.
+    Gives those that are due and were left over: beat wakes them, or the caller does.
     """
     ends = monotonic() + seconds
     waiting = list(dict.fromkeys(mailboxes))
+    left: list[str] = []
     for _ in range(BUSY_TURNS):
         busy = []
         for mailbox in waiting:
             ended = Ended.MORE
-            while ended is Ended.MORE and monotonic() < ends:
-                ended = _converge(converger, mailbox)
-            if ended is Ended.BUSY:
+            while ended is Ended.MORE and not stop() and monotonic() < ends:
+                with stopping.interruptible():
+                    ended = _converge(converger, mailbox)
+            if ended is Ended.MORE:
+                left.append(mailbox)
+            elif ended is Ended.BUSY:
                 busy.append(mailbox)
-        if not busy or monotonic() >= ends:
-            return
+        if not busy or stop() or monotonic() >= ends:
+            break
         waiting = busy
         sleep(BUSY_SECONDS)
+    return left
 
 
 def _converge(converger: Converges, mailbox: str) -> Ended:
@@ -77,25 +86,28 @@ def _converge(converger: Converges, mailbox: str) -> Ended:
         return Ended.LOST
 
 
-def relieve(inbox: Inbox, converger: Converges, *, stop: threading.Event) -> None:
+def relieve(runtime: Callable[[], WorkerRuntime], *, stop: threading.Event) -> None:
     """Drain a full store without Celery, until `stop` is set (B6.12).
 
     Celery shares the store and cannot send a wake-up while it is full, so nobody would be woken to
-    make room. Then, and only then, mailboxes are worked on here.
+    make room. Then, and only then, mailboxes are worked on here, and shut gates probed.
     """
     while not stop.wait(RELIEF_SECONDS):
         try:
-            inbox.check_writable()
+            runtime().inbox.check_writable()
         except StoreFull:
             log.warning("the store is full: draining it without Celery")
-            _relieve_once(inbox, converger)
+            _relieve_once(runtime())
         except StoreError:
             continue  # away altogether: whoever works on something says so
 
 
-def _relieve_once(inbox: Inbox, converger: Converges) -> None:
+def _relieve_once(runtime: WorkerRuntime) -> None:
     try:
-        drain(inbox.wake(RELIEF_BATCH), converger, seconds=RELIEF_SECONDS)
+        for name in runtime.gates.to_probe():
+            probe.run(runtime.gates, name)
+        due = runtime.inbox.wake(RELIEF_BATCH, gates.ALL)
+        drain(due, runtime.converger, seconds=RELIEF_SECONDS)
     except StoreError as error:
         log.warning("the full store could not be drained: %s", error)
 
@@ -113,7 +125,7 @@ def wake_due(
         waiting = client.llen(queue_key)
     # At least one message, so that what is overdue is never kept out by newer work.
     room = max(1, MOST_WAITING_MESSAGES - int(waiting))
-    mailboxes = inbox.wake(room * batch)
+    mailboxes = inbox.wake(room * batch, gates.ALL)
     if mailboxes:
         publish(mailboxes)
         log.debug("woke %d mailboxes", len(mailboxes))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sync_worker.crm import Reader
+from sync_worker.crm.errors import CrmError
 from sync_worker.decide import fold as folding
 from sync_worker.decide import plan as planning
 from sync_worker.decide.match import Link, Query
@@ -21,6 +22,8 @@ from sync_worker.fusebill.client import FusebillClient
 from sync_worker.inbox import Claim, Inbox
 from sync_worker.inbox.inbox import Intent
 from sync_worker.links import LinkIndex
+
+Heard = Callable[[Record, CrmError | None], None]
 
 
 class Busy(Exception):
@@ -67,6 +70,8 @@ class Gatherer:
     readers: Mapping[Source, Reader]
     policy: Policy
     statuses: Sequence[str]
+    heard: Heard
+    """Told what became of each read of a CRM."""
     monotonic: Callable[[], float] = time.monotonic
     participants: list[Participant] = field(default_factory=list)
     customers: dict[int, Customer | None] = field(default_factory=dict)
@@ -94,8 +99,7 @@ class Gatherer:
         sifted = sift(subject, self.policy, reads=reads)
         truth = None
         if reader is not None and (sifted.fresh or not first):
-            self.hold()
-            truth = reader.read(subject.record)
+            truth = self._read_truth(reader, subject.record)
             if truth.survivor is not None and truth.survivor != subject.record:
                 self.inbox.note_merge(subject.record, truth.survivor)
                 subject = self._subject(truth.survivor.mailbox, truth.survivor)
@@ -110,6 +114,16 @@ class Gatherer:
         participant = Participant(subject, sifted, truth, folded)
         self.participants.append(participant)
         return participant
+
+    def _read_truth(self, reader: Reader, record: Record) -> Truth:
+        self.hold()
+        try:
+            truth = reader.read(record)
+        except CrmError as error:
+            self.heard(record, error)
+            raise
+        self.heard(record, None)
+        return truth
 
     def _subject(self, mailbox: str, like: Record) -> Subject:
         """The record of a mailbox, or what is left of it, with all that was merged into that."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+import logging
+from functools import partial
 
 from pydantic import SecretStr
 
@@ -14,10 +15,14 @@ from sync_worker.crm.myadmin import MyAdminReader
 from sync_worker.domain import Source
 from sync_worker.fusebill.budget import tell_budget
 from sync_worker.fusebill.client import FusebillClient
+from sync_worker.gates import Gates
 from sync_worker.inbox import Inbox
 from sync_worker.links import LinkIndex
 from sync_worker.settings import Settings, SettingsError
+from sync_worker.store import StoreError
 from sync_worker.sweep import Sweeper
+
+log = logging.getLogger(__name__)
 
 
 def make_fusebill(current: Settings) -> FusebillClient:
@@ -40,8 +45,8 @@ def make_fusebill(current: Settings) -> FusebillClient:
         raise SettingsError(f"FUSEBILL_API_KEY: {error}") from None
 
 
-def make_readers(current: Settings) -> dict[Source, Reader]:
-    """The CRMs that these settings give read access to (B3.5).
+def make_readers(current: Settings, *, only: Source | None = None) -> dict[Source, Reader]:
+    """The CRMs that these settings give read access to (B3.5), or that one of them.
 
     Raises SettingsError for credentials that cannot be sent.
     """
@@ -51,7 +56,11 @@ def make_readers(current: Settings) -> dict[Source, Reader]:
         Source.GEOTAB: _read_myadmin,
     }
     try:
-        return {source: make(current) for source, make in makers.items() if current.reads(source)}
+        return {
+            source: make(current)
+            for source, make in makers.items()
+            if current.reads(source) and only in (None, source)
+        }
     except ValueError as error:
         raise SettingsError(f"read access: {error}") from None
 
@@ -98,7 +107,10 @@ def _secret(value: SecretStr | None) -> str:
 
 
 class WorkerRuntime:
-    """What a worker process uses for all its tasks: one pooled connection to each side."""
+    """What a worker process uses for all its tasks: one pooled connection to each side.
+
+    Raises SettingsError for credentials that cannot be sent.
+    """
 
     def __init__(self, current: Settings) -> None:
         self.settings = current
@@ -106,18 +118,66 @@ class WorkerRuntime:
         self.inbox = Inbox.of(self.redis, current)
         self.links = LinkIndex(self.redis, base_url=current.fusebill_base_url)
         self.fusebill = make_fusebill(current)
+        self.readers = make_readers(current)
+        self.gates = Gates(self.redis, breaker_failures=current.breaker_failures)
+        self.lifted: int | None = None
+        """How many refusals of credentials had ended when these were read; None: not known."""
         self.converger = Converger(
             inbox=self.inbox,
             links=self.links,
             fusebill=self.fusebill,
+            gates=self.gates,
             settings=current,
             tell_limits=partial(tell_budget, self.redis),
-            readers=make_readers(current),
+            readers=self.readers,
         )
-        self.sweeper = Sweeper(self.redis, self.links, self.fusebill, current.sweep_seconds)
+        self.sweeper = Sweeper(
+            self.redis, self.links, self.fusebill, self.gates, current.sweep_seconds
+        )
+
+    def is_outdated(self) -> bool:
+        """Whether credentials were refused and mended since these were read (B6.4)."""
+        try:
+            lifted = sum(gate.lifted for gate in self.gates.look())
+        except StoreError:
+            return False
+        if self.lifted is None:
+            self.lifted = lifted
+        return lifted != self.lifted
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.fusebill.close()
+        for reader in self.readers.values():
+            reader.close()
+        self.redis.close()
 
 
-@cache
-def worker_runtime() -> WorkerRuntime:
-    """This process's own, made when its first task runs and so never shared over a fork."""
-    return WorkerRuntime(settings.load())
+class Runtimes:
+    """Gives a process its runtime: made when first asked for, and so never shared over a fork, and
+    anew when credentials were mended. For one thread.
+    """
+
+    def __init__(self) -> None:
+        self._held: WorkerRuntime | None = None
+
+    def __call__(self) -> WorkerRuntime:
+        """The runtime to use now. Raises SettingsError if there was none before."""
+        if self._held is None:
+            self._held = WorkerRuntime(settings.load())
+        if self._held.is_outdated():
+            self._renew(self._held)
+        return self._held
+
+    def _renew(self, old: WorkerRuntime) -> None:
+        try:
+            self._held = WorkerRuntime(settings.load())
+        except SettingsError as error:
+            log.warning("goes on with the settings as they were: %s", error)
+            old.lifted = None
+        else:
+            old.close()
+
+
+worker_runtime = Runtimes()
+"""The runtime of this process's Celery tasks."""

@@ -205,6 +205,10 @@ class Settings(BaseSettings):
     """Waits between failed tries; after the last one a change becomes a dead letter (B6.1)."""
     not_found_retries: int = Field(default=5, ge=0)
     """Steps of that schedule before an unknown customer counts as not there (B4.4)."""
+    breaker_failures: int = Field(default=10, ge=3)
+    """Calls in a row that fail as in an outage, and open the circuit for all workers (B6.3)."""
+    max_crashes: int = Field(default=3, ge=1)
+    """Workers that may die of a mailbox before it becomes a dead letter (B6.6)."""
     audit_days: int = Field(default=30, ge=1)
     """How long the line that says how a change was settled is kept (B10.2)."""
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import redis
 
-from sync_worker.store import store_errors
+from sync_worker import durability, gates
+from sync_worker.gates import REMOTES, Gate, Reason, Shut
+from sync_worker.store import store_errors, unsafe_points
 
 BUDGET_KEY = "sw:fusebill:limits"
 
@@ -20,6 +23,14 @@ class Owed(msgspec.Struct, frozen=True):
     source: str
     since: str
     why: str
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """Work that waits, and why."""
+
+    owner: str
+    why: str
+    since: str
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -51,8 +62,17 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: dict[str, int]
     """Those that wait for a person, by reason."""
     breaker: dict[str, str]
-    paused: list[dict[str, str]]
+    """`closed`, `open` or `half-open` for each remote system (B6.3)."""
+    outages: list[Pause]
+    """Why circuits are open."""
+    paused: list[Pause]
+    """What waits for a person: the owner is `operator`, or the remote system that refuses our
+    credentials (B6.4)."""
     reconcile_owed: list[Owed]
+    may_lose: str
+    """What a power cut or a failover may take along of what was accepted; "" for nothing."""
+    unsafe: list[str]
+    """What makes the store unfit to hold changes, one sentence each."""
     budget: dict[str, Any]
     """What Fusebill last told of its rate limits, `minute` and `day`, as far as it did."""
     releases_held: int
@@ -70,6 +90,8 @@ def read_status(client: redis.Redis, *, account: str | None = None) -> Status:
 
     `account` is the Fusebill account whose links and sweeps are told of (`links.account_of`).
     """
+    told = gates.look(client)
+    unsafe, durable = unsafe_points(client), durability.read(client)
     with store_errors():
         seconds, micros = client.time()
         now = int(seconds) * 1000 + int(micros) // 1000
@@ -81,9 +103,12 @@ def read_status(client: redis.Redis, *, account: str | None = None) -> Status:
             backlog=client.zcard("sw:due"),
             oldest_due_seconds=max(0.0, (now - float(oldest[0][1])) / 1000) if oldest else 0.0,
             dead_letters=dict(sorted(reasons.items())),
-            breaker={},
-            paused=[],
+            breaker={gate.name: gate.breaker for gate in told if gate.name in REMOTES},
+            outages=[_pause(gate, one) for gate, one in _reasons(told, Shut.OPEN)],
+            paused=[_pause(gate, one) for gate, one in _reasons(told, Shut.PAUSED, Shut.REFUSED)],
             reconcile_owed=[_owed(str(source), str(text)) for source, text in sorted(owed.items())],
+            may_lose=durable.window,
+            unsafe=unsafe,
             budget=msgspec.json.decode(budget) if budget else {},
             releases_held=client.hlen("sw:held"),
             would=client.hlen("sw:would"),
@@ -122,6 +147,14 @@ def read_counters(client: redis.Redis) -> dict[str, int]:
     """Everything counted since the store began: `NAME` or `NAME|LABEL|LABEL` -> how many."""
     with store_errors():
         return {str(name): int(n) for name, n in client.hgetall("sw:count").items()}
+
+
+def _reasons(told: Sequence[Gate], *kinds: Shut) -> list[tuple[Gate, Reason]]:
+    return [(gate, one) for gate in told for one in gate.reasons if one.kind in kinds]
+
+
+def _pause(gate: Gate, reason: Reason) -> Pause:
+    return Pause(gate.name, reason.why, iso(reason.since))
 
 
 def iso(milliseconds: int) -> str:

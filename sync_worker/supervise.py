@@ -38,8 +38,8 @@ HEALTHY_SECONDS = 30.0
 """A child that lived this long had started well: its next restart is a first one again."""
 
 GRACE_SECONDS = 30.0
-"""From SIGTERM to SIGKILL. Celery ends once its tasks have, and most end far sooner than that; what
-is killed in mid-call is taken up again when its lease ends."""
+"""From SIGTERM to SIGKILL. Celery ends once its tasks have; most do far sooner than that, and the
+others are interrupted and hand back what they have (`stopping.INTERRUPT_SECONDS`)."""
 
 LONGEST_LINE_BYTES = 64 * 1024
 """A longer line of output is forwarded in pieces, so that none can fill the memory."""
@@ -213,7 +213,8 @@ class Supervisor:
     block ends the children. While they end, a second signal kills them at once. Signals are
     handled only if the main thread does this; the other methods may be called from any thread.
 
-    Without `on_line` the children write to the output of this process themselves.
+    Without `on_line` the children write to the output of this process themselves. `on_stop` is
+    called before the children are asked to end.
     """
 
     def __init__(
@@ -221,9 +222,11 @@ class Supervisor:
         children: Sequence[Child],
         *,
         on_line: OnLine | None = None,
+        on_stop: Callable[[], object] = lambda: None,
         grace_seconds: float = GRACE_SECONDS,
         restarts: Restarts | None = None,
     ) -> None:
+        self._on_stop = on_stop
         self._grace_seconds = grace_seconds
         # SimpleQueue.put may be called by a signal handler that interrupts a put or get.
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
@@ -264,6 +267,7 @@ class Supervisor:
     def stop(self) -> None:
         """SIGTERM to all, the last one first; SIGKILL to those still there after the grace."""
         self._stopping = True
+        self._on_stop()
         keepers = [keeper for keeper in reversed(self._keepers) if keeper.ident is not None]
         for keeper in keepers:
             keeper.terminate()

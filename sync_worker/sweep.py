@@ -17,6 +17,7 @@ import redis
 
 from sync_worker.domain import Customer, Slot, SlotState
 from sync_worker.fusebill import errors, find
+from sync_worker.gates import FUSEBILL, OPERATOR, Gates
 from sync_worker.inbox import scripts
 from sync_worker.links import LinkIndex
 from sync_worker.store import store_errors
@@ -48,6 +49,7 @@ class Sweeper:
     client: redis.Redis
     links: LinkIndex
     fusebill: Customers
+    gates: Gates
     every_seconds: float
     clock: Callable[[], float] = time.time
 
@@ -78,7 +80,9 @@ class Sweeper:
             busy = self.client.exists("sw:sweep:lease")
         turns = min(2 ** int(failed or 0), MOST_BACK_OFF)
         soonest = int(begun or 0) + turns * self.every_seconds * 1000
-        return bool(waiting) and not busy and self._now() >= soonest
+        if not waiting or busy or self._now() < soonest:
+            return False
+        return not self.gates.is_shut(OPERATOR, FUSEBILL)
 
     @property
     def _key(self) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from sync_worker import celery, drain
+from sync_worker import celery, drain, durability, probe, stopping
+from sync_worker.domain import Source
 from sync_worker.runtime import worker_runtime
 from sync_worker.store import StoreError
 
@@ -15,9 +16,12 @@ log = logging.getLogger(__name__)
 def drain_mailboxes(mailboxes: list[str]) -> None:
     """Converge the mailboxes that this message names."""
     try:
-        drain.drain(mailboxes, worker_runtime().converger, seconds=celery.DRAIN_SECONDS)
+        left = drain.drain(mailboxes, worker_runtime().converger, seconds=celery.DRAIN_SECONDS)
     except StoreError as error:
         log.warning("left %d mailboxes to beat: %s", len(mailboxes), error)
+        return
+    if left and stopping.requested():
+        celery.publish_or_leave(left)  # another worker need not wait for beat
 
 
 @celery.app.task(name=celery.WAKE_DUE)
@@ -32,16 +36,32 @@ def wake_due() -> None:
             queue_key=celery.KEY_PREFIX + celery.LIVE_QUEUE,
             batch=celery.BATCH,
         )
+        durability.note_restart(runtime.redis, filter(runtime.settings.serves, Source))
+        for name in runtime.gates.to_probe():
+            celery.app.send_task(celery.PROBE, args=[name], queue=celery.LIVE_QUEUE, retry=False)
         if runtime.sweeper.is_due():
             celery.app.send_task(celery.SWEEP, queue=celery.LIVE_QUEUE, retry=False)
     except StoreError as error:
         log.warning("nothing woken: %s", error)
 
 
+@celery.app.task(name=celery.PROBE)
+def probe_remote(name: str) -> None:
+    """Find out whether a remote system whose gate is shut is back (B6.3, B6.4)."""
+    try:
+        with stopping.interruptible():
+            probe.run(worker_runtime().gates, name)
+    except (StoreError, stopping.Interrupted) as error:
+        log.warning("%s is not probed: %s", name, error)
+
+
 @celery.app.task(name=celery.SWEEP)
 def sweep() -> None:
     """Read all customers for those that wait for it (B4.5)."""
+    if stopping.requested():
+        return
     try:
-        worker_runtime().sweeper.run_if_due()
-    except StoreError as error:
+        with stopping.interruptible():
+            worker_runtime().sweeper.run_if_due()
+    except (StoreError, stopping.Interrupted) as error:
         log.warning("the sweep is put off: %s", error)

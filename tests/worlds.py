@@ -20,12 +20,13 @@ from simulators.myadmin.contacts import Contacts
 from simulators.myadmin.server import SimulatedMyAdmin
 from simulators.salesforce.accounts import Accounts
 from simulators.salesforce.server import SimulatedSalesforce
-from sync_worker import dead_letters, events, history, releases, replay, settings
+from sync_worker import dead_letters, events, history, probe, releases, replay, settings
 from sync_worker.converge import Converger, Ended
 from sync_worker.dead_letters import DeadLetter, Filter
 from sync_worker.domain import Change, Record, Source
 from sync_worker.fusebill.budget import tell_budget
 from sync_worker.fusebill.client import FusebillClient
+from sync_worker.gates import Gates
 from sync_worker.inbox import Inbox
 from sync_worker.links import LinkIndex
 from sync_worker.runtime import make_readers
@@ -149,13 +150,16 @@ class World:
             inbox=self.inbox,
             links=self.links,
             fusebill=self.http,
+            gates=Gates(self.client, breaker_failures=current.breaker_failures),
             settings=current,
             tell_limits=lambda limits: tell_budget(self.client, limits),
             readers=readers,
             monotonic=lambda: self.now,
             jitter=lambda: 0.0,
         )
-        self.sweeper = Sweeper(self.client, self.links, self.http, every_seconds=0)
+        self.sweeper = Sweeper(
+            self.client, self.links, self.http, self.converger.gates, every_seconds=0
+        )
         self._door: Door | None = None
 
     @property
@@ -164,6 +168,13 @@ class World:
         if self._door is None:
             self._door = Door(self.client, settings=self.settings)
         return self._door
+
+    def probe(self) -> None:
+        """Probe what has its gate shut, as beat and a worker do when it is time."""
+        self.converger.gates.resume()
+        for name in self.converger.gates.to_probe():
+            verdict, why = probe.probe(name, self.settings)
+            self.converger.gates.report(name, verdict, why=why)
 
     def close(self) -> None:
         for close in self._closing:

@@ -14,6 +14,7 @@ from sync_worker.cli.dead_letters import dead_letters
 from sync_worker.cli.dev import dev
 from sync_worker.cli.history import history
 from sync_worker.cli.links import links
+from sync_worker.cli.pause import pause, resume
 from sync_worker.cli.releases import releases
 from sync_worker.cli.run import beat, web, worker
 from sync_worker.cli.send import send
@@ -35,7 +36,7 @@ def cli() -> None:
 
 
 for command in (
-    *(dev, web, worker, beat, status),
+    *(dev, web, worker, beat, status, pause, resume),
     *(history, links, dead_letters, releases, send),
 ):
     cli.add_command(command)

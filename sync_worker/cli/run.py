@@ -5,21 +5,20 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
+from collections.abc import Callable
 
 import click
 
-from sync_worker import drain, mode, settings, store
+from sync_worker import drain, mode, settings, stopping, store
 from sync_worker.celery import BEAT_QUEUE, LIVE_QUEUE, WAKE_PERIOD_SECONDS
 from sync_worker.cli.common import configure_logs
 from sync_worker.domain import Source
-from sync_worker.runtime import WorkerRuntime
+from sync_worker.runtime import Runtimes
 from sync_worker.settings import Settings
-from sync_worker.supervise import Child, Supervisor
+from sync_worker.supervise import GRACE_SECONDS, Child, Supervisor
 
 log = logging.getLogger(__name__)
-
-RELIEF_GRACE_SECONDS = 10
-"""How long the end of the command waits for what it does itself; leases cover the rest."""
 
 CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "sync_worker.celery")
 
@@ -50,28 +49,21 @@ def worker(concurrency: int) -> None:
     """Converge due mailboxes."""
     current = settings.load()
     configure_logs(current)
-    runtime = WorkerRuntime(current)  # a missing key is told here, not by every child again
+    runtime = Runtimes()
+    runtime()  # a missing key is told here, not by every child again
     _check_store(current)
     _keep_saying_mode(current)
-    stop = threading.Event()
-    relief = threading.Thread(
-        target=drain.relieve,
-        args=(runtime.inbox, runtime.converger),
-        kwargs={"stop": stop},
-        name="relief",
-        daemon=True,
-    )
+    relief = _Relief(runtime)
     relief.start()
-    code = _keep_running(
+    _keep_running(
         "worker",
         "worker",
         *("--pool", "prefork", "--concurrency", str(concurrency)),
         *("--queues", f"{LIVE_QUEUE},{BEAT_QUEUE}"),
         *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+        on_stop=relief.stop,
     )
-    stop.set()
-    relief.join(RELIEF_GRACE_SECONDS)
-    sys.exit(code)
+    relief.wait()
 
 
 @click.command()
@@ -83,13 +75,38 @@ def beat() -> None:
     _keep_saying_mode(current)
     log.info("looks for due work every %g s", WAKE_PERIOD_SECONDS)
     scheduler = "sync_worker.beat:WakeScheduler"
-    sys.exit(_keep_running("beat", "beat", "--scheduler", scheduler, "--pidfile", ""))
+    _keep_running("beat", "beat", "--scheduler", scheduler, "--pidfile", "")
 
 
-def _keep_running(name: str, *arguments: str) -> int:
-    """Run Celery as a child: it exits on some reconnects and must come back (B6.7)."""
-    child = Child(name=name, argv=(*CELERY, *arguments))
-    return Supervisor([child]).run()
+class _Relief(threading.Thread):
+    """Makes room in a full store, where Celery cannot (B6.12)."""
+
+    def __init__(self, runtime: Runtimes) -> None:
+        super().__init__(name="relief", daemon=True)
+        self._runtime = runtime
+        self._stopped = threading.Event()
+        self._ends = time.monotonic()
+
+    def run(self) -> None:
+        drain.relieve(self._runtime, stop=self._stopped)
+
+    def stop(self) -> None:
+        """Have it begin nothing more."""
+        stopping.request()
+        self._ends = time.monotonic() + GRACE_SECONDS
+        self._stopped.set()
+
+    def wait(self) -> None:
+        """Wait for its end as long as for Celery's; leases cover the rest."""
+        self.join(max(0.0, self._ends - time.monotonic()))
+
+
+def _keep_running(name: str, *arguments: str, on_stop: Callable[[], object] = lambda: None) -> None:
+    """Run Celery as a child until a signal: it exits on some reconnects and must come back (B6.7).
+
+    `on_stop` is called when the signal has come, before Celery is asked to end.
+    """
+    Supervisor([Child(name=name, argv=(*CELERY, *arguments))], on_stop=on_stop).run()
 
 
 def _keep_saying_mode(current: Settings) -> None:

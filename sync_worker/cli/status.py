@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sync_worker.cli.common import connect, console, counted, json_option, print_json, table
+from sync_worker.gates import OPERATOR
 from sync_worker.links import account_of
 from sync_worker.status import Status, Sweep, read_status
 
@@ -24,6 +25,8 @@ def status(as_json: bool) -> None:  # noqa: FBT001 - click passes it
 def _rows(now: Status) -> list[tuple[str, str]]:
     letters = ", ".join(f"{n} {reason}" for reason, n in now.dead_letters.items())
     rows = [
+        *(("paused", f"{_owner(one.owner)} since {one.since}: {one.why}") for one in now.paused),
+        *(("outage", f"{_owner(one.owner)} since {one.since}: {one.why}") for one in now.outages),
         ("backlog", counted(now.backlog, "mailbox", "mailboxes")),
         ("oldest due", f"{now.oldest_due_seconds:.1f} s ago" if now.backlog else "nothing is due"),
         ("dead letters", letters or "none"),
@@ -39,6 +42,9 @@ def _rows(now: Status) -> list[tuple[str, str]]:
         rows.append(("links known", str(now.links)))
     if now.sweep is not None:
         rows += sweep_rows(now.sweep)
+    rows += [("Redis is unsafe", point) for point in now.unsafe]
+    if now.may_lose:
+        rows.append(("Redis may lose", now.may_lose))
     rows += [
         ("reconcile owed", f"{owed.source} since {owed.since}: {owed.why}")
         for owed in now.reconcile_owed
@@ -48,6 +54,13 @@ def _rows(now: Status) -> list[tuple[str, str]]:
         for window, budget in now.budget.items()
     ]
     return rows
+
+
+def _owner(owner: str) -> str:
+    """Who a pause belongs to, with what ends it."""
+    if owner == OPERATOR:
+        return "by an operator (`sync-worker resume` ends it)"
+    return owner
 
 
 def sweep_rows(sweep: Sweep) -> list[tuple[str, str]]:

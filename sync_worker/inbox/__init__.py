@@ -22,6 +22,10 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
                                                         sweep can explain (B4.5)
                                         brake           held, approved or discarded (B5.10)
                                         undo            how to put back what a plan let go of
+                                        vanished        its worker did: it is next worked on alone
+                                        alone           it is worked on alone (B6.6)
+                                        crashes         when workers vanished while it was (ms)
+    sw:alone                    string  token of the mailbox that is worked on alone; expires
     sw:mark:MAILBOX             hash    of a record, for as long as there is a store (B3.8): the
                                         fields of domain.Marks (`primary` is its company);
                                         ASPECT is a watermark, ASPECT:done what was decided for
@@ -57,7 +61,16 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
     sw:link:ACCOUNT:SLOT:ID     hash    customer -> "holds", "released" by us, or
                                         "gone" by another hand (links.py)
     sw:fusebill:limits          string  the rate limits last told by Fusebill, JSON
+    sw:gate:REMOTE              hash    whether work that needs a remote system waits (gates.py):
+                                        streak          calls in a row that met an outage
+                                        open, refused, paused   "since|why" it is shut
+                                        probe_at        when it is probed next
+                                        lifted          how often a refusal ended
+    sw:gate:REMOTE:whom         set     the customers or records of the streak; expires
+    sw:gate:REMOTE:probe        string  token of the one that probes; expires
+    sw:parked:REMOTE            zset    mailbox -> since when it waits at a shut gate
     sw:mode:dry, sw:mode:live   string  a process runs in that mode; expires (B5.9)
+    sw:store:run                string  which run of the server this is, and what that may lose
     sw:probe                    string  written by /readyz to find out whether writing works
 
 Celery's own keys begin with `sw:celery:`.

@@ -45,6 +45,9 @@ FREED_BY_OTHERS = frozenset({Reason.CONFLICT, Reason.UNLATCH_UNSUPPORTED})
 ALIAS_MS = 100 * 24 * HOUR_MS
 """How long the ids that were merged into a record are remembered to be it (B3.12)."""
 
+TURN_MS = 2_000
+"""How soon a mailbox is woken again that has to wait until another one was worked on alone."""
+
 HELD_SECONDS = 3600.0
 """How soon a mailbox that the brake holds is looked at again; approving wakes it."""
 
@@ -163,6 +166,8 @@ class Claim:
     """When Fusebill refused a latch that only a sweep can explain (ms); 0 if it did not."""
     undo: str = ""
     """How to put back what an earlier try let go of (B5.2)."""
+    crashes: tuple[int, ...] = ()
+    """When workers vanished while they worked on this mailbox alone (ms) (B6.6)."""
     customers: tuple[int, ...] = _NO_CUSTOMERS
     """The customers that are leased with it."""
     joined: dict[str, Joined] = field(default_factory=dict)
@@ -314,15 +319,16 @@ class Inbox:
             accepted, duplicates, *wake = self._accept(args=[packed])
         return Accepted(accepted, duplicates, wake)
 
-    def claim(self, mailbox: str) -> Claim | None:
-        """Lease a due mailbox; None if it is empty, not due, or held by another worker.
+    def claim(self, mailbox: str, gates: Iterable[str] = ()) -> Claim | None:
+        """Lease a due mailbox; None if it is empty, not due, held by another worker, if one of
+        these gates is shut (B6.3), or if it waits for its turn to be worked on alone (B6.6).
 
         Raises codec.NewerFormat, with the lease given back, if it holds a change that only a
         newer version can read (B10.5).
         """
         token = secrets.token_hex(8)
         with store_errors():
-            answer = self._claim(args=[mailbox, token, self._lease_ms])
+            answer = self._claim(args=[mailbox, token, self._lease_ms, TURN_MS, *gates])
         if answer[0] != "claimed":
             return None
         claim = Claim(mailbox, token, now=int(answer[1]))
@@ -492,10 +498,12 @@ class Inbox:
         if limit and memory["used_memory"] > FULL_SHARE * limit:
             raise StoreFull
 
-    def wake(self, limit: int) -> list[str]:
-        """Name up to `limit` due mailboxes that nobody has woken (B6.7)."""
+    def wake(self, limit: int, gates: Iterable[str] = ()) -> list[str]:
+        """Name up to `limit` due mailboxes that nobody has woken (B6.7), those included that were
+        parked at one of these gates if that is open again (B6.3).
+        """
         with store_errors():
-            return list(self._wake(args=[limit, WAKE_GRACE_MS]))
+            return list(self._wake(args=[limit, WAKE_GRACE_MS, *gates]))
 
 
 def _read_claim(claim: Claim, answer: list[Any]) -> None:
@@ -506,6 +514,7 @@ def _read_claim(claim: Claim, answer: list[Any]) -> None:
         claim.attempts = codec.decode_attempts(work.get("attempts"))
         claim.replayed_at = int(work.get("replayed_at", 0))
         claim.refused_at = int(work.get("refused_at", 0))
+        claim.crashes = tuple(int(at) for at in work.get("crashes", "").split())
     claim.undo = work.get("undo", "")
     claim.survivor, claim.merged = answer[5], tuple(answer[6])
     claim.definitions = frozenset(answer[7])

@@ -9,7 +9,10 @@ from typing import Any, Protocol, cast
 import redis
 
 MAY_RUN_WHEN_FULL = frozenset(
-    {"claim", "join", "hold", "brake", "settle", "postpone", "wake", "observe", "swept", "merge"}
+    {
+        *("claim", "join", "hold", "brake", "settle", "postpone", "merge"),
+        *("wake", "observe", "swept", "report", "probe"),
+    }
 )
 """What drains a full store; accepting and replaying only fill it (B6.12)."""
 

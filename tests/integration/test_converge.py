@@ -315,7 +315,7 @@ def test_b5_3_a_write_that_lands_late_is_put_right(world):
 
 def test_b6_1_retries_come_to_an_end(world):
     world.use(retry_schedule_seconds=(1, 2), not_found_retries=2)
-    world.control.add_fault(Fault(status=500))
+    world.control.add_fault(Fault(status=500, customer_id=N))
     world.inbox.accept([linked()])
     for _ in range(2):
         assert world.converge(CONTACT) is Ended.POSTPONED
@@ -323,7 +323,8 @@ def test_b6_1_retries_come_to_an_end(world):
     assert world.converge(CONTACT) is Ended.SETTLED
     (letter,) = world.letters()
     assert letter.reason == Reason.RETRIES_EXHAUSTED
-    assert [attempt.status for attempt in letter.attempts] == [500, 500, 500]
+    assert [attempt.status for attempt in letter.attempts] == [500, 500, 500, 200]
+    assert letter.attempts[-1].call.startswith("GET /v1/customers/?pageSize=1")
 
 
 @pytest.mark.parametrize(
@@ -379,10 +380,14 @@ def test_b6_2_a_rate_limit_uses_up_no_attempt(world):
 def test_b6_4_a_refused_key_uses_up_no_attempt_and_buries_nothing(world):
     world.control.add_fault(Fault(status=401, count=20))
     world.inbox.accept([linked()])
-    for _ in range(20):
-        assert world.converge(CONTACT) is Ended.POSTPONED
+    assert world.converge(CONTACT) is Ended.POSTPONED
+    for _ in range(19):
+        world.probe()
         world.pass_time(CONTACT)
+        assert world.converge(CONTACT) is Ended.NOT_DUE
+    assert len(world.control.calls()) == 20
     assert world.letters() == []
+    world.probe()
     world.converge(CONTACT)
     assert world.last()[0] == "latched"
 

@@ -164,9 +164,10 @@ class Mailboxes(RuleBasedStateMachine):
 
     @rule(record=st.sampled_from(RECORDS))
     def time_passes(self, record):
-        """Leases, back-off and suspicion run out."""
-        for key in self.client.keys("sw:suspect:*") + self.client.keys("sw:lease:*"):
-            self.client.delete(key)
+        """Leases, back-off, suspicion and turns run out."""
+        for pattern in ("sw:suspect:*", "sw:lease:*", "sw:alone"):
+            for key in self.client.keys(pattern):
+                self.client.delete(key)
         if self.client.zscore("sw:due", record.mailbox) is not None:
             self.client.zadd("sw:due", {record.mailbox: 1})
             if self.client.exists(f"sw:work:{record.mailbox}"):

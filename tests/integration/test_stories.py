@@ -18,7 +18,7 @@ from simulators.myadmin import rpc
 from simulators.myadmin.contacts import Company, Contact
 from sync_worker.converge import Ended
 from sync_worker.domain import Reason, Source
-from sync_worker.status import read_counters
+from sync_worker.status import read_counters, read_status
 from tests import receiving
 from tests.changes import (
     ACCOUNT,
@@ -169,9 +169,13 @@ def test_credentials_of_another_tenant_are_not_believed(world, source):
     myadmin.contacts.put(Contact(id=1, reseller_customer_id=GEOTAB.id, user_company=theirs))
     world.use(source)
     world.deliver(name)
+    assert world.converge(record) is Ended.POSTPONED
     for _ in range(12):
-        assert world.converge(record) is Ended.POSTPONED
+        world.probe()
         world.pass_time(record)
+        assert world.converge(record) is Ended.NOT_DUE
+    (pause,) = read_status(world.client).paused
+    assert pause.owner == source
     assert world.control.calls() == []
     assert world.client.hget(f"sw:work:{record.mailbox}", "failures") == "0"
     assert (world.letters(), world.outcomes()) == ([], [])
@@ -239,6 +243,7 @@ def test_a_crm_that_cannot_be_read_is_waited_for_and_never_guessed(world, source
     assert world.client.hget(f"sw:work:{record.mailbox}", "failures") == "0"
     assert world.waits_seconds(record) > 0.5
     heal(world)
+    world.probe()
     world.pass_time(record)
     assert world.converge(record) is Ended.SETTLED
     assert world.last() == ("latched", f"customer {N}")

@@ -24,6 +24,7 @@ from sync_worker.domain import (
     Source,
     salesforce_id_18,
 )
+from sync_worker.gates import Gates
 from sync_worker.inbox import Inbox
 from sync_worker.links import LinkIndex
 from sync_worker.sweep import Sweeper
@@ -82,6 +83,7 @@ class Simulation:
                 "release_grace_seconds": 0,
                 "dedupe_hours": 0,
                 "max_releases_per_hour": 1_000_000,
+                "max_crashes": 1_000_000,
                 "fusebill_salesforce_unlatch_path": "/v1/Salesforce/Unlatch",
                 **current,
             },
@@ -89,7 +91,8 @@ class Simulation:
         self.reads = reads
         self.inbox = Inbox.of(client, self.settings)
         self.links = LinkIndex(client, base_url=self.settings.fusebill_base_url)
-        self.sweeper = Sweeper(client, self.links, self._direct(), every_seconds=0)
+        self.gates = Gates(client, breaker_failures=self.settings.breaker_failures)
+        self.sweeper = Sweeper(client, self.links, self._direct(), self.gates, every_seconds=0)
         self.crm.around = self._step
 
     def _direct(self) -> DirectFusebill:
@@ -102,6 +105,7 @@ class Simulation:
             inbox=self.inbox,
             links=self.links,
             fusebill=self._direct(),  # type: ignore[arg-type]
+            gates=self.gates,
             settings=self.settings,
             tell_limits=lambda _: None,
             readers=dict.fromkeys(self.reads, self.crm),
@@ -182,6 +186,8 @@ class Simulation:
         for key in self.client.scan_iter("sw:lease:*", count=1000):
             if self.client.get(key) == token:
                 self.client.delete(key)
+        if self.client.get("sw:alone") == token:
+            self.client.delete("sw:alone")
 
     def _step(self, when: str, what: str, customer_id: int | None) -> None:
         """Between any two steps the worker may vanish."""

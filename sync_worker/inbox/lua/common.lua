@@ -25,6 +25,31 @@ local function is_leased(mailbox, now)
   return ends and tonumber(ends) > now
 end
 
+-- Whether work that needs a remote system is to wait: its circuit is open, it refuses the credentials,
+-- or an operator has paused everything (B6.3, B6.4).
+local function is_shut(gate)
+  local why = redis.call('HMGET', 'sw:gate:' .. gate, 'open', 'refused', 'paused')
+  return why[1] or why[2] or why[3]
+end
+
+-- Note that the worker which held a mailbox has vanished: its lease ran out and was not given back. Only
+-- a death while it was worked on alone tells that it is this mailbox that kills (B6.6).
+local function note_vanished(mailbox, token, now)
+  local key = 'sw:work:' .. mailbox
+  local work = redis.call('HMGET', key, 'token', 'until', 'alone', 'crashes')
+  if not work[1] or work[1] == token or tonumber(work[2]) > now then return end
+  redis.call('HDEL', key, 'token', 'until', 'alone')
+  redis.call('HSET', key, 'vanished', '1')
+  if work[3] then
+    redis.call('HSET', key, 'crashes', work[4] and (work[4] .. ' ' .. work[2]) or work[2])
+  end
+end
+
+-- Give back the turn of the one mailbox that is worked on alone.
+local function end_turn_alone(token)
+  if redis.call('GET', 'sw:alone') == token then redis.call('DEL', 'sw:alone') end
+end
+
 -- Make a mailbox due now, with its schedule begun anew; one that is being worked on is told so.
 local function urge(mailbox, now, wake_grace_ms)
   if is_leased(mailbox, now) then

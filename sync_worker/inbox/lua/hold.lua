@@ -24,6 +24,7 @@ for _, customer in ipairs(held) do
 end
 local us = now_us()
 local ends = math.floor(us / 1000) + lease_ms
+if redis.call('GET', 'sw:alone') == token then redis.call('PEXPIRE', 'sw:alone', lease_ms) end
 for _, customer in ipairs(customers) do redis.call('SET', 'sw:lease:' .. customer, token, 'PX', lease_ms) end
 if #write > 0 then
   local suspect = 'sw:suspect:' .. write[1]

@@ -17,6 +17,7 @@ for i = 4, #ARGV do
   local other = ARGV[i]
   local key = 'sw:work:' .. other
   local due = redis.call('ZSCORE', 'sw:due', other) or ''
+  note_vanished(other, token, now)
   redis.call('HSET', key, 'token', token, 'until', now + lease_ms)
   redis.call('HDEL', key, 'urgent')
   -- Also an empty one: what comes while it is held waits for this moment if its holder vanishes.

@@ -13,13 +13,14 @@ if lease_lost(mailbox, token) then return -1 end
 local now = now_ms()
 local work_key = 'sw:work:' .. mailbox
 release_customers(customers, token, answer_lost)
+end_turn_alone(token)
 for i = 1, #joined, 2 do let_go(joined[i], token, joined[i + 1], now) end
 
 local due, wake = now + delay_ms, now + delay_ms
 if redis.call('HGET', work_key, 'urgent') then
   due, wake, failures = now, now, '0'
 end
-redis.call('HDEL', work_key, 'token', 'until', 'urgent')
+redis.call('HDEL', work_key, 'token', 'until', 'urgent', 'alone')
 redis.call('HSET', work_key, 'failures', failures, 'attempts', attempts)
 for i = 1, #notes, 2 do
   if notes[i + 1] == '' then redis.call('HDEL', work_key, notes[i])

@@ -136,6 +136,7 @@ end
 
 for i = 1, #counts, 2 do count(counts[i], counts[i + 1]) end
 release_customers(customers, token, answer_lost)
+end_turn_alone(token)
 local left = 0
 for i, box in ipairs(boxes) do
   local name, work_key = box[1], 'sw:work:' .. box[1]
@@ -150,7 +151,8 @@ for i, box in ipairs(boxes) do
   elseif i > 1 and #box[3] == 0 then
     let_go(name, token, box[2], now)
   else
-    redis.call('HDEL', work_key, 'token', 'until', 'failures', 'attempts', 'urgent', 'undo', 'refused_at', 'brake')
+    redis.call('HDEL', work_key, 'token', 'until', 'failures', 'attempts', 'urgent', 'undo', 'refused_at', 'brake',
+      'alone', 'vanished', 'crashes')
     local due = n == box[8] and now + later_ms or now
     set_due(name, due, due > now and due or now + wake_grace_ms)
   end

@@ -1,0 +1,278 @@
+"""Gates: outages, refused credentials and an operator's pause (B6.3, B6.4), on a real Redis."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulators.control import Fault as CrmFault
+from simulators.fusebill.customer import Customer
+from simulators.fusebill.faults import Fault
+from sync_worker import gates, store
+from sync_worker.converge import Ended
+from sync_worker.domain import Outcome, Source
+from sync_worker.gates import FUSEBILL, OPERATOR, Gates, Shut, Verdict
+from sync_worker.status import read_status
+from tests.changes import ACCOUNT, COMPANY, CONTACT, GEOTAB, linked
+from tests.worlds import OTHER, THIRD, N
+
+
+@pytest.fixture
+def at(client):
+    return Gates(client, breaker_failures=4)
+
+
+def fail(at: Gates, *whom: str, gate: str = FUSEBILL) -> list[bool]:
+    return [at.report(gate, Verdict.FAILED, whom=one, why="it timed out") for one in whom]
+
+
+def breaker(at: Gates, gate: str = FUSEBILL) -> str:
+    return at.look(gate)[0].breaker
+
+
+def let_time_pass(client, gate: str = FUSEBILL) -> None:
+    client.hset(f"sw:gate:{gate}", "probe_at", 1)
+
+
+# --- the circuit
+
+
+def test_b6_3_failures_in_a_row_from_three_customers_open_the_circuit(at):
+    assert fail(at, "1", "2", "3") == [False] * 3
+    assert breaker(at) == "closed"
+    assert fail(at, "1") == [True]
+    assert breaker(at) == "open"
+    assert at.look(FUSEBILL)[0].shut_by(Shut.OPEN).why == "it timed out"
+
+
+def test_b6_3_two_customers_that_always_fail_are_no_outage(at):
+    assert not any(fail(at, *["1", "2"] * 50))
+    assert breaker(at) == "closed"
+
+
+def test_b6_3_a_list_is_no_customer_but_counts_as_a_failure(at):
+    assert not any(fail(at, *[""] * 20, "1", "2"))
+    assert fail(at, "3") == [True]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.ALIVE, Verdict.PROVEN])
+def test_b6_3_any_other_answer_proves_life(at, verdict):
+    fail(at, "1", "2", "3")
+    at.report(FUSEBILL, verdict)
+    assert not any(fail(at, "1", "2", "3"))
+    assert fail(at, "4") == [True]
+    assert at.report(FUSEBILL, verdict) is False
+    assert breaker(at) == "closed"
+
+
+def test_b6_3_a_new_streak_needs_three_customers_again(at):
+    fail(at, "1", "2", "3")
+    at.report(FUSEBILL, Verdict.ALIVE)
+    assert not any(fail(at, *["1"] * 10))
+
+
+def test_b6_3_each_remote_system_has_a_circuit_of_its_own(at):
+    fail(at, "1", "2", "3", "4", gate=Source.HUBSPOT)
+    assert [at.look(one)[0].breaker for one in (FUSEBILL, *Source)] == [
+        *("closed", "open", "closed", "closed")
+    ]
+
+
+def test_b6_3_one_probe_at_a_time_and_one_each_so_many_seconds(at, client):
+    assert at.to_probe() == []
+    fail(at, "1", "2", "3", "4")
+    assert at.to_probe() == []  # it has just failed
+    assert at.take_turn(FUSEBILL, seconds=60) is None
+    let_time_pass(client)
+    assert at.to_probe() == [FUSEBILL]
+    token = at.take_turn(FUSEBILL, seconds=60)
+    assert token
+    assert breaker(at) == "half-open"
+    let_time_pass(client)
+    assert at.take_turn(FUSEBILL, seconds=60) is None  # the first is not over
+    at.end_turn(FUSEBILL, "of another")
+    assert breaker(at) == "half-open"
+    at.end_turn(FUSEBILL, token)
+    assert breaker(at) == "open"
+    assert at.take_turn(FUSEBILL, seconds=60)
+    assert at.to_probe() == []  # 15 s from the start of the last one
+
+
+def test_what_answers_in_another_tongue_is_no_end_of_an_outage(at):
+    """A proxy's page where Fusebill should be, found by a probe."""
+    assert at.report(FUSEBILL, Verdict.DOUBTED, why="that is not a list") is True
+    assert breaker(at) == "open"
+    assert at.report(FUSEBILL, Verdict.DOUBTED) is True
+
+
+# --- refused credentials
+
+
+def test_b6_4_refused_credentials_shut_the_gate_until_a_probe_succeeds(at, client):
+    fail(at, "1", "2", "3")
+    assert at.report(FUSEBILL, Verdict.REFUSED, why="401") is True
+    assert at.report(FUSEBILL, Verdict.ALIVE) is True  # of a call that began before
+    (gate,) = at.look(FUSEBILL)
+    assert (gate.breaker, gate.lifted) == ("closed", 0)
+    assert at.to_probe() == []
+    let_time_pass(client)
+    token = at.take_turn(FUSEBILL, seconds=60)
+    assert at.report(FUSEBILL, Verdict.PROVEN) is False
+    at.end_turn(FUSEBILL, token)
+    assert at.look(FUSEBILL)[0].lifted == 1
+
+
+def test_b6_4_the_first_refusal_is_the_one_that_is_told(at):
+    at.report(FUSEBILL, Verdict.REFUSED, why="first")
+    at.report(FUSEBILL, Verdict.REFUSED, why="second")
+    assert at.look(FUSEBILL)[0].shut_by(Shut.REFUSED).why == "first"
+
+
+# --- an operator's pause
+
+
+def test_b6_4_only_resume_lifts_an_operators_pause(at):
+    assert at.pause("moving | house") is True
+    assert at.pause("again") is False
+    for verdict in Verdict:
+        at.report(FUSEBILL, verdict)
+    assert at.look(OPERATOR)[0].shut_by(Shut.PAUSED).why == "moving | house"
+    assert at.resume() is True
+    assert at.resume() is False
+    assert not at.is_shut(OPERATOR)
+
+
+def test_resume_has_what_shut_by_itself_probed_at_once(at):
+    at.report(FUSEBILL, Verdict.REFUSED)
+    at.resume()
+    assert at.to_probe() == [FUSEBILL]
+
+
+def test_a_store_that_is_away_fails_no_call(client):
+    away = Gates(store.connect("redis://127.0.0.1:1/0"), breaker_failures=4)
+    assert away.report(FUSEBILL, Verdict.REFUSED) is False
+
+
+# --- what waits
+
+
+def test_b6_3_what_meets_a_shut_gate_is_parked_and_woken_when_it_opens(world, client):
+    at = world.converger.gates
+    at.pause("")
+    world.inbox.accept([linked(), linked(COMPANY)])
+    due = client.zscore("sw:due", CONTACT.mailbox)
+    assert world.converge(CONTACT) is Ended.NOT_DUE
+    assert client.zscore("sw:wake", CONTACT.mailbox) is None
+    assert client.zscore("sw:due", CONTACT.mailbox) == due  # the backlog's age stays true
+    client.zadd("sw:wake", {COMPANY.mailbox: 1})
+    assert world.inbox.wake(10, gates.ALL) == [COMPANY.mailbox]
+    at.resume()
+    assert world.inbox.wake(10, gates.ALL) == [CONTACT.mailbox]
+    assert not client.exists(f"sw:parked:{OPERATOR}")
+    assert world.converge(CONTACT) is Ended.SETTLED
+
+
+def test_a_mailbox_that_is_not_due_any_more_is_not_woken_for_ever(world, client):
+    world.inbox.accept([linked()])
+    client.zadd("sw:due", {CONTACT.mailbox: world.store_ms() + 60_000})
+    client.zadd("sw:wake", {CONTACT.mailbox: 1})
+    assert world.converge(CONTACT) is Ended.NOT_DUE
+    assert world.inbox.wake(10, gates.ALL) == []
+
+
+def test_b6_3_an_outage_uses_up_no_attempt_and_buries_nothing(world):
+    """Even the first failures, by a schedule that one of them would exhaust."""
+    world.use(retry_schedule_seconds=(1,), not_found_retries=1, breaker_failures=3)
+    outage = world.control.add_fault(Fault(status=503))
+    records = [CONTACT, GEOTAB, ACCOUNT]
+    world.inbox.accept([linked(), linked(GEOTAB, str(OTHER))])
+    world.inbox.accept([linked(ACCOUNT, str(THIRD))])
+    for _ in range(4):
+        for record in records:
+            assert world.converge(record) in (Ended.POSTPONED, Ended.NOT_DUE)
+            world.pass_time(record)
+    assert read_status(world.client).breaker[FUSEBILL] == "open"
+    calls = len(world.control.calls())
+    for record in records:
+        assert world.converge(record) is Ended.NOT_DUE
+    assert len(world.control.calls()) == calls == 3
+    assert (world.letters(), world.outcomes()) == ([], [])
+    world.control.remove_fault(outage)
+    world.probe()
+    assert read_status(world.client).breaker[FUSEBILL] == "closed"
+    for record in records:
+        world.pass_time(record)
+        world.converge(record)
+    assert {outcome for outcome, _ in world.outcomes()} == {Outcome.LATCHED}
+
+
+def test_b6_1_nothing_is_given_up_before_fusebill_has_proved_to_be_there(world):
+    """An outage that one customer meets alone opens no circuit by its count."""
+    world.use(retry_schedule_seconds=(1,), not_found_retries=1)
+    outage = world.control.add_fault(Fault(status=503))
+    world.inbox.accept([linked()])
+    for _ in range(2):
+        assert world.converge(CONTACT) is Ended.POSTPONED
+        world.pass_time(CONTACT)
+    (told,) = read_status(world.client).outages
+    assert (told.owner, "503" in told.why) == (FUSEBILL, True)
+    assert world.converge(CONTACT) is Ended.NOT_DUE
+    assert world.letters() == []
+    world.control.remove_fault(outage)
+    world.probe()
+    world.pass_time(CONTACT)
+    assert world.converge(CONTACT) is Ended.SETTLED
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(status=404), Fault(status=302), Fault(not_a_customer="html")],
+    ids=["404 with Message", "redirect", "a page"],
+)
+def test_b6_1_a_wrong_base_url_buries_nothing(world, fault):
+    world.use(retry_schedule_seconds=(1,), not_found_retries=1)
+    wrong = world.control.add_fault(fault)
+    world.inbox.accept([linked()])
+    for _ in range(5):
+        world.converge(CONTACT)
+        world.pass_time(CONTACT)
+        world.probe()
+    assert (world.letters(), world.outcomes()) == ([], [])
+    (told,) = read_status(world.client).outages
+    assert "FUSEBILL_BASE_URL" in told.why
+    world.control.remove_fault(wrong)
+    world.probe()
+    world.pass_time(CONTACT)
+    assert world.converge(CONTACT) is Ended.SETTLED
+
+
+def test_b6_3_one_customer_that_always_fails_opens_no_circuit_and_ends(world):
+    world.use(retry_schedule_seconds=(1, 1), not_found_retries=1, breaker_failures=3)
+    world.control.add_fault(Fault(status=500, customer_id=N))
+    world.inbox.accept([linked(), linked(GEOTAB, str(OTHER))])
+    for _ in range(3):
+        world.converge(CONTACT)
+        world.pass_time(CONTACT)
+    assert world.converge(GEOTAB) is Ended.SETTLED
+    (letter,) = world.letters()
+    assert letter.reason == "retries_exhausted"
+
+
+def test_b6_4_status_says_who_refuses_and_what_to_do(world):
+    world.control.add_fault(Fault(status=401))
+    world.feed(linked())
+    (told,) = read_status(world.client).paused
+    assert told.owner == FUSEBILL
+    assert "check FUSEBILL_API_KEY" in told.why
+
+
+def test_b6_3_a_crm_that_is_away_stops_its_own_records_only(world, crms):
+    world.use(Source.HUBSPOT, breaker_failures=3)
+    crms.hubspot.control.add_fault(CrmFault(status=503))
+    world.control.put_customers(Customer(id=OTHER))
+    world.inbox.accept([linked(CONTACT), linked(COMPANY)])
+    at = world.converger.gates
+    fail(at, "x", "y", gate=Source.HUBSPOT)
+    world.converge(CONTACT)
+    assert breaker(at, Source.HUBSPOT) == "open"
+    assert world.converge(COMPANY) is Ended.NOT_DUE
+    assert world.feed(linked(GEOTAB, str(OTHER))) is Ended.SETTLED
