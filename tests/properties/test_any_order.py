@@ -153,6 +153,8 @@ class ReadableWorlds(RuleBasedStateMachine):
             return  # a conflict for a person (B3.12)
         if link and held and int(link) not in held:
             return
+        if not link and (self.entry(first).link or self.entry(second).link):
+            return  # a merge that empties the field tells so by an unlink beside it
         if {first, second} & self.chosen:
             return  # that its id named one of two was never told, and is forgotten with the record
         survivor, losers = self._merged(first, second)
