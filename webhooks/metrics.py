@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from sync_worker.gates import OPERATOR, Shut
 from sync_worker.status import read_counters, read_status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -27,6 +28,7 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "settled": ("Changes settled", ("outcome",)),
     "dead_letters_written": ("Dead letters written", ("reason",)),
     "dead_letters_closed": ("Dead letters closed", ("state",)),
+    "gates_shut": ("Outages, and refusals of credentials", ("remote", "why")),
 }
 """What is counted in the store, and by which labels."""
 
@@ -75,6 +77,17 @@ class _Store(Collector):
         yield GaugeMetricFamily(
             "sync_worker_would", "Changes that a dry run kept", value=status.would
         )
+        shut = GaugeMetricFamily(
+            "sync_worker_shut",
+            "Whose work waits: open for an outage, refused for credentials, paused by an operator",
+            labels=["owner", "why"],
+        )
+        for pause in status.outages:
+            shut.add_metric([pause.owner, Shut.OPEN], 1)
+        for pause in status.paused:
+            why = Shut.PAUSED if pause.owner == OPERATOR else Shut.REFUSED
+            shut.add_metric([pause.owner, why], 1)
+        yield shut
         owed = GaugeMetricFamily(
             "sync_worker_reconcile_owed", "Sources that need a reconcile", labels=["source"]
         )

@@ -11,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sync_worker import store
 from sync_worker.domain import Outcome, Reason
 from sync_worker.embedded_redis import EmbeddedRedis
+from sync_worker.gates import FUSEBILL, Gates
+from sync_worker.gates import Verdict as Heard
 from sync_worker.inbox import Burial, Settlement, Verdict
 from tests.receiving import (
     OTHER_PORTAL,
@@ -219,6 +221,20 @@ def test_what_the_worker_counts(door):
 def test_b3_10_an_owed_reconcile_shows(door):
     door.client.hset("sw:reconcile", "salesforce", "1795183387000|GAP_OVERFLOW")
     assert read(scrape(door), "reconcile_owed", source="salesforce") == 1
+
+
+def test_it_tells_whose_work_waits_and_why(door):
+    gates = Gates(door.client, breaker_failures=3)
+    assert read(scrape(door), "shut", owner="fusebill", why="open") is None
+    for customer in "123":
+        gates.report(FUSEBILL, Heard.FAILED, whom=customer, why="it timed out")
+    gates.report("hubspot", Heard.REFUSED, why="401")
+    gates.pause("moving house")
+    found = scrape(door)
+    assert read(found, "shut", owner="fusebill", why="open") == 1
+    assert read(found, "shut", owner="hubspot", why="refused") == 1
+    assert read(found, "shut", owner="operator", why="paused") == 1
+    assert read(found, "gates_shut_total", remote="fusebill", why="open") == 1
 
 
 def test_b5_10_releases_that_are_held_show(door):

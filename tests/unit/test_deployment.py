@@ -83,10 +83,22 @@ def test_web_is_healthy_when_it_can_accept(services: dict[str, Any]) -> None:
     assert "/readyz" in services["web"]["healthcheck"]["test"][-1]
 
 
-@pytest.mark.parametrize(("oldest", "healthy"), [(0.0, True), (119.5, True), (121.0, False)])
+WAITS = {"owner": "fusebill", "why": "", "since": ""}
+
+
+@pytest.mark.parametrize(
+    ("oldest", "waits", "healthy"),
+    [
+        (0.0, {}, True),
+        (119.5, {}, True),
+        (121.0, {}, False),
+        (121.0, {"outages": [WAITS]}, True),
+        (121.0, {"paused": [WAITS]}, True),
+    ],
+)
 @pytest.mark.parametrize("name", ["worker", "beat"])
 def test_worker_and_beat_are_healthy_while_due_work_gets_done(
-    services: dict[str, Any], name: str, oldest: float, healthy: bool
+    services: dict[str, Any], name: str, oldest: float, waits: dict[str, Any], healthy: bool
 ) -> None:
     line = services[name]["healthcheck"]["test"][-1]
     status, judge = line.split(" | ")
@@ -96,7 +108,9 @@ def test_worker_and_beat_are_healthy_while_due_work_gets_done(
     assert program == "python"
     answer = subprocess.run(
         [sys.executable, *arguments],
-        input=json.dumps({"backlog": 3, "oldest_due_seconds": oldest}),
+        input=json.dumps(
+            {"backlog": 3, "oldest_due_seconds": oldest, "outages": [], "paused": [], **waits}
+        ),
         text=True,
         check=False,
     )
