@@ -27,6 +27,10 @@ SNAPSHOT_SECONDS = 30.0
 """What any other call rests on was read at most this long before it (B7.4)."""
 
 
+_MAY_PASS = (Busy, errors.Transient, errors.RateLimited, errors.Unauthorized)
+"""What stands in the way of putting something back for a while only."""
+
+
 class Changed(Exception):
     """A customer is not as the plan takes it to be: plan anew."""
 
@@ -126,16 +130,17 @@ class Writer:
             raise Changed
         return limit
 
-    def put_back(self) -> str:
+    def put_back(self, *, last_try: bool) -> str:
         """Put back what was let go of, where its slot is still free (B5.2).
 
-        Gives a sentence for the dead letter, "" if nothing was let go of. Raises LeaseLost.
+        Gives a sentence for the dead letter, "" if nothing was let go of. Raises LeaseLost, and
+        unless this is the last try, what may pass: Busy, and the client's errors that do.
         """
         let_go = decode_undo(self.gatherer.claim.undo)
-        told = [self._put_back(one) for one in reversed(let_go)]
+        told = [self._put_back(one, last_try=last_try) for one in reversed(let_go)]
         return " ".join(sentence for sentence in told if sentence)
 
-    def _put_back(self, one: LetGo) -> str:
+    def _put_back(self, one: LetGo, *, last_try: bool) -> str:
         where = f"{one.id} to customer {one.customer}"
         try:
             known = self.gatherer.customers  # also one whose answer was lost
@@ -150,6 +155,8 @@ class Writer:
             for write in order.writes([customer], target, slots):
                 self._send(write, undo=self.gatherer.claim.undo)
         except (errors.FusebillError, Changed, Unmet, Busy) as error:
+            if isinstance(error, _MAY_PASS) and not last_try:
+                raise
             return f"Could not put back {where}: {error}"
         return f"Put back {where}, which was let go of for it."
 

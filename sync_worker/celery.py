@@ -9,6 +9,7 @@ redelivery would only repeat what the due set knows better.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import billiard
 import kombu
 from celery import Celery, signals
 from celery.app.amqp import AMQP
+from celery.exceptions import CPendingDeprecationWarning
 
 from sync_worker import logs, settings, stopping, stray
 
@@ -147,6 +149,8 @@ def _in_a_child(**_: object) -> None:
 def _watch(sender: Any, **_: object) -> None:
     from sync_worker import watchdog  # noqa: PLC0415 - of use to a worker alone
 
+    # At each reconnect Celery advises a setting that is decided above.
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     watchdog.start(
         url=settings.load().redis_url.get_secret_value(),
         queues=[KEY_PREFIX + LIVE_QUEUE, KEY_PREFIX + BEAT_QUEUE],

@@ -41,14 +41,14 @@ from sync_worker.domain import (
 from sync_worker.fusebill import errors
 from sync_worker.fusebill.client import FusebillClient
 from sync_worker.fusebill.limits import RateLimits
-from sync_worker.gates import Gates, Verdict
+from sync_worker.gates import Gates
 from sync_worker.gather import Busy, Gatherer, Participant
 from sync_worker.inbox import Claim, Inbox, LeaseLost, Settlement, Suspect
 from sync_worker.inbox.codec import NewerFormat
-from sync_worker.inbox.inbox import HELD_SECONDS, UNREADABLE_SECONDS, Braking
+from sync_worker.inbox.inbox import HELD_SECONDS, UNREADABLE_SECONDS, Braking, SweepWanted
 from sync_worker.links import LinkIndex
 from sync_worker.settings import Settings
-from sync_worker.store import StoreError
+from sync_worker.store import StoreError, StoreFull
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,12 @@ BUSY_SECONDS = 0.5
 
 CRM_SECONDS = 30.0
 """How soon a read of a CRM that failed is tried again (B3.5)."""
+
+FULL_SECONDS = 30.0
+"""How soon a mailbox is tried again for which a store that was full could not take something."""
+
+UNPROVEN_SECONDS = 600.0
+"""How soon at most it is tried again, while Fusebill does not prove itself."""
 
 SHUT_SECONDS = 1.0
 """How soon a mailbox is due again that met a gate just shut: it is parked there then."""
@@ -149,6 +155,8 @@ class Converger:
     jitter: Callable[[], float] = field(default=partial(random.uniform, -1, 1))
     _attempts: list[Attempt] = field(default_factory=list)
     _limits: RateLimits = field(default_factory=RateLimits)
+    _unreturned: list[Claim] = field(default_factory=list)
+    """Mailboxes whose convergence ended where the store could not be told."""
     _shut: bool = False
     """Whether the last remote system that was called has its gate shut."""
 
@@ -174,8 +182,8 @@ class Converger:
     def converge(self, mailbox: str) -> Ended:
         """Converge one mailbox, if it is due and free.
 
-        Raises StoreError when Redis cannot be used; the mailbox is then due again by itself when
-        its lease runs out.
+        Raises StoreError when Redis cannot be used: `hand_back` returns the mailbox then, or it is
+        due again by itself when its lease runs out.
         """
         try:
             claim = self.inbox.claim(mailbox, gates.passed_by(mailbox, self.readers))
@@ -185,14 +193,40 @@ class Converger:
         if claim is None:
             return Ended.NOT_DUE
         self._attempts = claim.attempts
+        self._shut = False
         crashed = len(claim.crashes) >= self.settings.max_crashes
         try:
             ended = self._bury_crashed(claim) if crashed else self._work(claim)
         except LeaseLost:
             log.warning("lease lost, left to its new holder", extra={"mailbox": mailbox})
             return Ended.LOST
+        except StoreError:
+            self._unreturned.append(claim)
+            raise
+        except Exception:
+            self._unreturned.append(claim)
+            self.hand_back()
+            raise
         self._report_limits()
         return ended
+
+    def hand_back(self) -> None:
+        """Give back what an unforeseen end left in our hands, as soon as the store takes it: this
+        worker has not vanished (B6.6).
+        """
+        while self._unreturned:
+            claim = self._unreturned[-1]
+            notes = {"vanished": ""}
+            try:
+                self.inbox.postpone(
+                    claim, seconds=0, failures=claim.failures, answer_lost=True, notes=notes
+                )
+            except LeaseLost:
+                log.debug("%s was taken over", claim.mailbox)
+            except StoreError as error:
+                log.debug("%s is given back later: %s", claim.mailbox, error)
+                return
+            self._unreturned.pop()
 
     def _report_limits(self) -> None:
         if self.fusebill.limits != self._limits:
@@ -206,16 +240,22 @@ class Converger:
         gatherer = self._gatherer(claim)
         lost = False
         try:
-            plan = self._decide(claim, gatherer)
-        except (LeaseLost, StoreError):
+            plan = self._with_put_back(claim, gatherer, self._decide(claim, gatherer))
+        except (LeaseLost, StoreError) as error:
+            if isinstance(error, StoreFull):  # it still takes what makes room (B6.12)
+                return self._postpone(claim, error, retry.Wait(FULL_SECONDS, claim.failures))
             raise
         except Exception as error:  # noqa: BLE001 - whatever went wrong, nothing is lost
             decision, lost = self._judge(claim, error), _answer_lost(error)
             if isinstance(decision, retry.Wait):
                 return self._postpone(claim, error, decision)
-            plan = self._give_up(claim, gatherer, error, decision)
-        else:
-            plan = self._with_put_back(claim, gatherer, plan)
+            try:
+                plan = self._give_up(claim, gatherer, error, decision)
+            except (errors.FusebillError, Busy) as again:
+                later = self._judge(claim, again)
+                if isinstance(later, retry.Wait):
+                    return self._postpone(claim, again, later)
+                plan = self._give_up(claim, gatherer, error, decision, last_try=True)
         try:
             return self._settle(claim, gatherer, plan, answer_lost=lost)
         except Suspect as suspect:
@@ -372,7 +412,8 @@ class Converger:
         )
         last_try = isinstance(error, errors.Transient) and isinstance(decision, retry.GiveUp)
         if last_try and not self._proves_itself():
-            return retry.Wait(SHUT_SECONDS, failures)
+            longest = min(self.settings.retry_schedule_seconds[-1], UNPROVEN_SECONDS)
+            return retry.Wait(longest * (1 + retry.JITTER * self.jitter()), failures)
         return decision
 
     def _put_off(self, error: Exception) -> float | None:
@@ -401,17 +442,16 @@ class Converger:
         try:
             self.fusebill.probe()
         except errors.FusebillError as error:
-            if verdicts.of_fusebill(error) is not Verdict.REFUSED:
-                self.gates.report(gates.FUSEBILL, Verdict.DOUBTED, why=str(error))
+            log.warning("nothing is given up, as Fusebill does not prove itself: %s", error)
+            self.gates.doubt(gates.FUSEBILL, str(error))
             return False
         return True
 
     def _postpone(self, claim: Claim, error: Exception, wait: retry.Wait) -> Ended:
         notes: dict[str, str] = {}
+        sweep: SweepWanted = ""
         if isinstance(error, NeedsSweep):
-            now = self.links.ask_for_sweep(claim.mailbox)
-            if error.refused:
-                notes["refused_at"] = str(now)
+            sweep = "refused" if error.refused else "asked"
         if isinstance(error, Busy):
             log.debug("%s waits: %s", claim.mailbox, _message(error))
         else:
@@ -423,6 +463,7 @@ class Converger:
             failures=wait.failures,
             answer_lost=_answer_lost(error),
             notes=notes,
+            sweep=sweep,
         )
         return Ended.BUSY if isinstance(error, Busy) else Ended.POSTPONED
 
@@ -439,15 +480,25 @@ class Converger:
         return self._settle(claim, gatherer, _only(first, why), answer_lost=False)
 
     def _give_up(
-        self, claim: Claim, gatherer: Gatherer, error: Exception, decision: retry.GiveUp
+        self,
+        claim: Claim,
+        gatherer: Gatherer,
+        error: Exception,
+        decision: retry.GiveUp,
+        *,
+        last_try: bool = False,
     ) -> planning.Plan:
-        """Put back what was let go of, and have a person asked (B5.2, B6.5)."""
+        """Put back what was let go of, and have a person asked (B5.2, B6.5).
+
+        Raises what kept it from being put back, if that may pass and this is not the last try.
+        """
         log.error("%s is given up: %s", claim.mailbox, _message(error))
         first = _first(gatherer, claim)
+        back = self._put_back(claim, gatherer, first, last_try=last_try)
         if isinstance(error, NoSuchRecord):
             absent = planning.Leave("record not found", outcome=Outcome.IGNORED)
-            return _only(first, _saying(absent, self._put_back(claim, gatherer, first)))
-        message = f"{_message(error)} {self._put_back(claim, gatherer, first)}".strip()
+            return _only(first, _saying(absent, back))
+        message = f"{_message(error)} {back}".strip()
         concerned = tuple(sorted(gatherer.customers)) or _named(first)
         return _only(first, planning.Bury(decision.reason, message, decision.next_step, concerned))
 
@@ -464,10 +515,12 @@ class Converger:
         back = self._put_back(claim, gatherer, first)
         return _only(first, _saying(why, back)) if back else plan
 
-    def _put_back(self, claim: Claim, gatherer: Gatherer, first: Participant) -> str:
+    def _put_back(
+        self, claim: Claim, gatherer: Gatherer, first: Participant, *, last_try: bool = False
+    ) -> str:
         if not claim.undo or self.settings.dry_run:
             return ""
-        return Writer(gatherer, _because(first)).put_back()
+        return Writer(gatherer, _because(first)).put_back(last_try=last_try)
 
     def _settle(
         self,
@@ -522,7 +575,7 @@ _TROUBLE = {
     NoSuchRecord: retry.Trouble.MISSING_CUSTOMER,
 }
 
-_PUT_OFF = (Busy, NeedsSweep, Braked, NewerFormat, crm.CrmError)
+_PUT_OFF = (Busy, NeedsSweep, Braked, NewerFormat, crm.CrmError, StoreFull)
 """What uses up no attempt."""
 
 

@@ -105,11 +105,13 @@ def relieve(runtime: Callable[[], WorkerRuntime], *, stop: threading.Event) -> N
 def _relieve_once(runtime: WorkerRuntime) -> None:
     try:
         for name in runtime.gates.to_probe():
-            probe.run(runtime.gates, name)
+            probe.run(runtime.gates, name, runtime.settings)
         due = runtime.inbox.wake(RELIEF_BATCH, gates.ALL)
         drain(due, runtime.converger, seconds=RELIEF_SECONDS)
     except StoreError as error:
         log.warning("the full store could not be drained: %s", error)
+    except Exception:
+        log.exception("draining the full store ended unexpectedly, and is tried again")
 
 
 def wake_due(

@@ -8,7 +8,7 @@ restart of a store that may lose something is taken for a loss, and owes a recon
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import redis
@@ -41,13 +41,14 @@ def read(client: redis.Redis) -> Durability:
                 config.update(client.config_get(name))
             except ResponseError:  # managed services forbid CONFIG
                 continue
-    windows = [_fsync_window(config)]
+    windows = [fsync_window(config)]
     if int(replication.get("connected_slaves", 0)):
         windows.append("what its replicas lag behind, on a failover")
     return Durability(str(server["run_id"]), " and ".join(one for one in windows if one))
 
 
-def _fsync_window(config: dict[str | None, str | None]) -> str:
+def fsync_window(config: Mapping[str | None, str | None]) -> str:
+    """What a power cut may take along with this configuration, "" for nothing."""
     if config.get("appendonly", "yes") != "yes":
         return "everything, on a restart (appendonly is off)"
     match config.get("appendfsync"):
@@ -61,24 +62,35 @@ def _fsync_window(config: dict[str | None, str | None]) -> str:
             return "what is not known, as the service forbids to ask for appendfsync"
 
 
-def note_restart(client: redis.Redis, sources: Iterable[Source]) -> bool:
-    """Owe these sources a reconciliation if the store has restarted and may have lost something;
-    tells if it has. Raises StoreError.
+class RestartWatch:
+    """Owes all sources a reconciliation when a store has restarted that may have lost something.
 
-    What counts is how it ran before, which it remembers itself.
+    What counts is how it ran before. That stands in the store, and is remembered here for one that
+    comes back with nothing.
     """
-    now = read(client)
-    with store_errors():
-        stored = client.get(RUN_KEY)
-        before = msgspec.json.decode(stored, type=Durability) if stored else now
-        restarted = before.run != now.run
-        if restarted and before.window:
-            why = f"Redis restarted, which may have lost {before.window}"
-            log.error("%s: a reconciliation is owed", why)
-            seconds, micros = client.time()
-            since = int(seconds) * 1000 + int(micros) // 1000
-            for source in sources:
-                client.hsetnx("sw:reconcile", source, f"{since}|{why}")
-        if before != now or not stored:
-            client.set(RUN_KEY, msgspec.json.encode(now))
-    return restarted
+
+    def __init__(self, client: redis.Redis, sources: Sequence[Source]) -> None:
+        self._client = client
+        self._sources = sources
+        self._last: Durability | None = None
+
+    def look(self) -> bool:
+        """Look whether it has restarted, and tell. Raises StoreError."""
+        now = read(self._client)
+        with store_errors():
+            stored = self._client.get(RUN_KEY)
+            before = msgspec.json.decode(stored, type=Durability) if stored else self._last
+            restarted = before is not None and before.run != now.run
+            if restarted and before is not None and before.window:
+                self._owe(f"Redis restarted, which may have lost {before.window}")
+            if before != now or not stored:
+                self._client.set(RUN_KEY, msgspec.json.encode(now))
+        self._last = now
+        return restarted
+
+    def _owe(self, why: str) -> None:
+        log.error("%s: a reconciliation is owed", why)
+        seconds, micros = self._client.time()
+        since = int(seconds) * 1000 + int(micros) // 1000
+        for source in self._sources:
+            self._client.hsetnx("sw:reconcile", source, f"{since}|{why}")

@@ -44,6 +44,12 @@ PROBE_SECONDS = 15
 REFUSED_PROBE_SECONDS = 60
 """How often credentials that were refused are tried again (B6.4)."""
 
+DOUBTED_SECONDS = 900
+"""How long `status` tells of a Fusebill that did not prove itself: whatever waits for that asks
+again within this time."""
+
+RENEWED_KEY = "sw:renewed"
+
 
 class Verdict(StrEnum):
     """What a call tells of the remote system; see report.lua."""
@@ -52,97 +58,99 @@ class Verdict(StrEnum):
     FAILED = "failed"
     REFUSED = "refused"
     PROVEN = "proven"
-    DOUBTED = "doubted"
-
-
-class Shut(StrEnum):
-    """Why a gate is shut."""
-
-    OPEN = "open"
-    """The circuit is: as an electrician says it, nothing flows."""
-    REFUSED = "refused"
     PAUSED = "paused"
+    """Of no call: an operator's word."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class Why:
     """Why a gate is shut, in a sentence, and since when (ms)."""
 
-    kind: Shut
     since: int
-    why: str
+    text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     """One gate, as it stands."""
 
     name: str
-    reasons: tuple[Reason, ...] = ()
+    open: Why | None = None
+    """The circuit is open: as an electrician says it, nothing flows."""
+    refused: Why | None = None
+    paused: Why | None = None
     probed: bool = False
     """A probe is under way."""
-    lifted: int = 0
-    """How often a refusal ended: after each, workers read their credentials afresh."""
-
-    def shut_by(self, kind: Shut) -> Reason | None:
-        """The reason of that kind, if it is one."""
-        return next((one for one in self.reasons if one.kind is kind), None)
 
     @property
     def breaker(self) -> str:
         """The state of its circuit breaker, in the words of B8.1."""
-        if self.shut_by(Shut.OPEN) is None:
+        if self.open is None:
             return "closed"
         return "half-open" if self.probed else "open"
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The right to probe a gate, which one has at a time."""
+
+    gate: str
+    token: str
+    began: int
+    """By the store's clock (ms)."""
+
+
 class Gates:
-    """The gates in one store. Safe for any number of threads and processes."""
+    """The gates in one store, for work with one set of credentials. Safe for any thread."""
 
     def __init__(self, client: redis.Redis, *, breaker_failures: int) -> None:
         self._client = client
         self._failures = breaker_failures
         self._report = scripts.load(client, "report")
         self._probe = scripts.load(client, "probe")
+        self._renewed = 0
+        """How often credentials had been renewed when those in use here were read."""
 
-    def report(self, gate: str, verdict: Verdict, *, whom: str = "", why: str = "") -> bool:
+    def report(
+        self, gate: str, verdict: Verdict, *, whom: str = "", why: str = "", began: int = 0
+    ) -> bool:
         """Tell what became of a call; gives whether the gate is shut now.
 
-        `whom` is the customer or record that it was about, `why` one sentence. A store that
-        cannot be asked is no reason to fail what was called: then the gate counts as open.
+        `whom` is the customer or record that it was about, `why` one sentence, `began` when the
+        probe did that proves (ms). A store that cannot be asked is no reason to fail what was
+        called: then the gate counts as open to all.
         """
-        fixed = [DIFFERENT_ONES, PROBE_SECONDS * 1000, REFUSED_PROBE_SECONDS * 1000]
+        times = [PROBE_SECONDS * 1000, REFUSED_PROBE_SECONDS * 1000, self._renewed, began]
         try:
             with store_errors():
-                shut = self._report(args=[gate, verdict, whom, why, self._failures, *fixed])
+                shut = self._report(
+                    args=[gate, verdict, whom, why, self._failures, DIFFERENT_ONES, *times]
+                )
         except StoreError as error:
-            log.debug("%s could not be told: %s", gate, error)
+            log.debug("the gate of %s could not be told: %s", gate, error)
             return False
         return bool(shut)
 
-    def take_turn(self, gate: str, *, seconds: float) -> str | None:
+    def take_turn(self, gate: str, *, seconds: float) -> Turn | None:
         """Take the turn to probe a shut gate, for so long at most; None if it is not time, or
         another has it. Raises StoreError.
         """
         token = secrets.token_hex(8)
         between = [PROBE_SECONDS * 1000, REFUSED_PROBE_SECONDS * 1000]
         with store_errors():
-            taken = self._probe(args=[gate, token, round(seconds * 1000), *between])
-        return token if taken else None
+            began = self._probe(args=[gate, token, round(seconds * 1000), *between])
+        return Turn(gate, token, int(began)) if began else None
 
-    def end_turn(self, gate: str, token: str) -> None:
+    def end_turn(self, turn: Turn) -> None:
         """Give the turn back. Raises StoreError."""
+        key = f"sw:gate:{turn.gate}:probe"
         with store_errors():
-            if self._client.get(f"sw:gate:{gate}:probe") == token:
-                self._client.delete(f"sw:gate:{gate}:probe")
-
-    def look(self, *names: str) -> list[Gate]:
-        """How these gates stand, all of them if none is named. Raises StoreError."""
-        return look(self._client, *names)
+            if self._client.get(key) == turn.token:
+                self._client.delete(key)
 
     def is_shut(self, *names: str) -> bool:
         """Whether one of these gates is. Raises StoreError."""
-        return any(gate.reasons for gate in self.look(*names))
+        return any(g.open or g.refused or g.paused for g in look(self._client, *names))
 
     def to_probe(self) -> list[str]:
         """The gates whose probe is due; taking the turn decides. Raises StoreError."""
@@ -150,30 +158,49 @@ class Gates:
             pipeline = self._client.pipeline(transaction=False)
             for name in REMOTES:
                 pipeline.hmget(f"sw:gate:{name}", "open", "refused", "probe_at")
+                pipeline.exists(f"sw:gate:{name}:probe")
             told = pipeline.execute()
             now = int(self._client.time()[0]) * 1000
         return [
             name
-            for name, (open_, refused, at) in zip(REMOTES, told, strict=True)
-            if (open_ or refused) and now >= int(at or 0)
+            for name, (opened, refused, at), probed in zip(
+                REMOTES, told[::2], told[1::2], strict=True
+            )
+            if (opened or refused) and not probed and now >= int(at or 0)
         ]
 
     def pause(self, why: str) -> bool:
         """Have all work wait until `resume`; tells whether it did not yet. Raises StoreError."""
+        if self.is_shut(OPERATOR):
+            return False
         with store_errors():
-            seconds, micros = self._client.time()
-            since = int(seconds) * 1000 + int(micros) // 1000
-            return bool(self._client.hsetnx(f"sw:gate:{OPERATOR}", Shut.PAUSED, f"{since}|{why}"))
+            self._report(args=[OPERATOR, Verdict.PAUSED, "", why, 0, 0, 0, 0, 0, 0])
+        return True
 
     def resume(self) -> bool:
         """Lift the operator's pause, and have what shut by itself probed at once; tells whether
         there was a pause. Raises StoreError.
         """
         with store_errors():
-            lifted = self._client.hdel(f"sw:gate:{OPERATOR}", Shut.PAUSED)
+            lifted = self._client.hdel(f"sw:gate:{OPERATOR}", "paused")
             for name in REMOTES:
                 self._client.hdel(f"sw:gate:{name}", "probe_at")
         return bool(lifted)
+
+    def doubt(self, gate: str, why: str) -> None:
+        """Have `status` say that a remote system did not prove itself. Raises StoreError."""
+        with store_errors():
+            self._client.set(f"sw:gate:{gate}:doubt", why, ex=DOUBTED_SECONDS)
+
+    def note_renewed(self) -> None:
+        """Take the credentials that are read after this for the newest. Raises StoreError."""
+        with store_errors():
+            self._renewed = int(self._client.get(RENEWED_KEY) or 0)
+
+    def were_renewed(self) -> bool:
+        """Whether credentials were refused and mended since (B6.4). Raises StoreError."""
+        with store_errors():
+            return int(self._client.get(RENEWED_KEY) or 0) != self._renewed
 
 
 def look(client: redis.Redis, *names: str) -> list[Gate]:
@@ -182,13 +209,28 @@ def look(client: redis.Redis, *names: str) -> list[Gate]:
     with store_errors():
         pipeline = client.pipeline(transaction=False)
         for name in wanted:
-            pipeline.hgetall(f"sw:gate:{name}")
+            pipeline.hmget(f"sw:gate:{name}", "open", "refused", "paused")
             pipeline.exists(f"sw:gate:{name}:probe")
         told = pipeline.execute()
     return [
-        _gate(name, fields, probed=bool(probed))
-        for name, fields, probed in zip(wanted, told[::2], told[1::2], strict=True)
+        Gate(
+            name=name,
+            open=_why(opened),
+            refused=_why(refused),
+            paused=_why(paused),
+            probed=bool(probed),
+        )
+        for name, (opened, refused, paused), probed in zip(
+            wanted, told[::2], told[1::2], strict=True
+        )
     ]
+
+
+def doubts(client: redis.Redis) -> dict[str, str]:
+    """The remote systems that did not prove themselves lately, and why. Raises StoreError."""
+    with store_errors():
+        told = client.mget([f"sw:gate:{name}:doubt" for name in REMOTES])
+    return {name: str(why) for name, why in zip(REMOTES, told, strict=True) if why is not None}
 
 
 def passed_by(mailbox: str, readable: Container[str]) -> tuple[str, ...]:
@@ -197,10 +239,8 @@ def passed_by(mailbox: str, readable: Container[str]) -> tuple[str, ...]:
     return (OPERATOR, FUSEBILL, source) if source in readable else (OPERATOR, FUSEBILL)
 
 
-def _gate(name: str, fields: dict[str, str], *, probed: bool) -> Gate:
-    reasons = tuple(
-        Reason(kind, int(text.partition("|")[0]), text.partition("|")[2])
-        for kind in Shut
-        if (text := fields.get(kind)) is not None
-    )
-    return Gate(name, reasons, probed, int(fields.get("lifted", 0)))
+def _why(stored: str | None) -> Why | None:
+    if stored is None:
+        return None
+    since, _, text = stored.partition("|")
+    return Why(int(since), text)

@@ -78,11 +78,3 @@ class LinkIndex:
         with store_errors():
             begun, blind = self._client.hmget(f"sw:sweep:{self.account}", "begun", "blind")
         return 0 if begun is None or slot in str(blind or "").split() else int(begun)
-
-    def ask_for_sweep(self, mailbox: str) -> int:
-        """Have all customers swept soon, and the mailbox woken after it; gives the time in ms."""
-        with store_errors():
-            seconds, micros = self._client.time()
-            now = int(seconds) * 1000 + int(micros) // 1000
-            self._client.zadd("sw:sweep:waiting", {mailbox: now})
-        return now

@@ -1,7 +1,7 @@
 """Find out whether a remote system whose gate is shut is back, by one cheap read (B6.3, B6.4).
 
-A probe reads the settings afresh, so that it finds the credentials that were mended in a file, and
-makes a client of its own with them. Once it succeeds, all workers do the same (`runtime.py`).
+A probe reads the credentials afresh, so that it finds those that were mended in a file, and makes a
+client of its own with them. Once it succeeds, all workers do the same (`runtime.py`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 
-from sync_worker import gates, settings, verdicts
+from sync_worker import gates, verdicts
 from sync_worker.crm import errors as crm
 from sync_worker.domain import Source
 from sync_worker.fusebill import errors as fusebill
@@ -23,28 +23,27 @@ CALLS = 3
 """How many calls a probe makes at most: a log-in, whose account it is, and a read."""
 
 
-def run(gates_: Gates, name: str) -> None:
+def run(gates_: Gates, name: str, current: Settings) -> None:
     """Probe a remote system if it is time and nobody else does. Raises StoreError."""
-    current = _load()
-    if current is None:
-        return
     seconds = CALLS * (CONNECT_TIMEOUT_SECONDS + current.fusebill_read_timeout_seconds) + 5
-    token = gates_.take_turn(name, seconds=seconds)
-    if token is None:
+    turn = gates_.take_turn(name, seconds=seconds)
+    if turn is None:
         return
+    shut = True
     try:
-        verdict, why = probe(name, current)
-        gates_.report(name, verdict, why=why)
+        verdict, why = probe(name, current.with_fresh_credentials())
+        if verdict is not None:
+            shut = gates_.report(name, verdict, why=why, began=turn.began)
     finally:
-        gates_.end_turn(name, token)
-    if verdict in (Verdict.PROVEN, Verdict.ALIVE):
-        log.info("%s answers again: what waited for it goes on", name)
-    else:
+        gates_.end_turn(turn)
+    if shut:
         log.warning("%s is still not usable: %s", name, why)
+    else:
+        log.info("%s answers again: what waited for it goes on", name)
 
 
-def probe(name: str, current: Settings) -> tuple[Verdict, str]:
-    """What one probe with these settings tells, and why in a sentence."""
+def probe(name: str, current: Settings) -> tuple[Verdict | None, str]:
+    """What one probe with these settings tells, if anything, and why in a sentence."""
     try:
         if name == gates.FUSEBILL:
             with closing(make_fusebill(current)) as client:
@@ -62,7 +61,7 @@ def probe(name: str, current: Settings) -> tuple[Verdict, str]:
     return Verdict.PROVEN, ""
 
 
-def _verdict(error: fusebill.FusebillError | crm.CrmError) -> Verdict:
+def _verdict(error: fusebill.FusebillError | crm.CrmError) -> Verdict | None:
     """Only what speaks as that system does proves that it is there: a page of something else at its
     address is no end of an outage.
     """
@@ -72,12 +71,4 @@ def _verdict(error: fusebill.FusebillError | crm.CrmError) -> Verdict:
     else:
         heard = verdicts.of_fusebill(error)
         odd = isinstance(error, fusebill.Transient)
-    return Verdict.DOUBTED if odd and heard is Verdict.ALIVE else heard
-
-
-def _load() -> Settings | None:
-    try:
-        return settings.load()
-    except SettingsError as error:
-        log.warning("nothing is probed: the settings, read afresh, are faulty: %s", error)
-        return None
+    return None if odd and heard is Verdict.ALIVE else heard

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from functools import partial
 
@@ -13,6 +14,7 @@ from sync_worker.crm import Reader
 from sync_worker.crm.hubspot import HubSpotReader
 from sync_worker.crm.myadmin import MyAdminReader
 from sync_worker.domain import Source
+from sync_worker.durability import RestartWatch
 from sync_worker.fusebill.budget import tell_budget
 from sync_worker.fusebill.client import FusebillClient
 from sync_worker.gates import Gates
@@ -113,15 +115,15 @@ class WorkerRuntime:
     """
 
     def __init__(self, current: Settings) -> None:
-        self.settings = current
         self.redis = store.connect(current.redis_url.get_secret_value())
+        self.gates = Gates(self.redis, breaker_failures=current.breaker_failures)
+        with contextlib.suppress(StoreError):
+            self.gates.note_renewed()
+        self.settings = current = current.with_fresh_credentials()
         self.inbox = Inbox.of(self.redis, current)
         self.links = LinkIndex(self.redis, base_url=current.fusebill_base_url)
         self.fusebill = make_fusebill(current)
         self.readers = make_readers(current)
-        self.gates = Gates(self.redis, breaker_failures=current.breaker_failures)
-        self.lifted: int | None = None
-        """How many refusals of credentials had ended when these were read; None: not known."""
         self.converger = Converger(
             inbox=self.inbox,
             links=self.links,
@@ -134,16 +136,7 @@ class WorkerRuntime:
         self.sweeper = Sweeper(
             self.redis, self.links, self.fusebill, self.gates, current.sweep_seconds
         )
-
-    def is_outdated(self) -> bool:
-        """Whether credentials were refused and mended since these were read (B6.4)."""
-        try:
-            lifted = sum(gate.lifted for gate in self.gates.look())
-        except StoreError:
-            return False
-        if self.lifted is None:
-            self.lifted = lifted
-        return lifted != self.lifted
+        self.restarts = RestartWatch(self.redis, tuple(filter(current.serves, Source)))
 
     def close(self) -> None:
         """Close all connections."""
@@ -165,18 +158,17 @@ class Runtimes:
         """The runtime to use now. Raises SettingsError if there was none before."""
         if self._held is None:
             self._held = WorkerRuntime(settings.load())
-        if self._held.is_outdated():
-            self._renew(self._held)
-        return self._held
-
-    def _renew(self, old: WorkerRuntime) -> None:
+        held = self._held
+        held.converger.hand_back()
         try:
-            self._held = WorkerRuntime(settings.load())
+            if held.gates.were_renewed():
+                self._held = WorkerRuntime(held.settings)
+                held.close()
+        except StoreError as error:
+            log.debug("whether credentials were renewed is not known: %s", error)
         except SettingsError as error:
-            log.warning("goes on with the settings as they were: %s", error)
-            old.lifted = None
-        else:
-            old.close()
+            log.warning("goes on with the credentials it has: %s", error)
+        return self._held
 
 
 worker_runtime = Runtimes()

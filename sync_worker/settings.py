@@ -7,6 +7,7 @@ wins. `load()` refuses a faulty set-up with every fault listed at once.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from sentry_sdk.utils import BadDsn, Dsn
 
 from sync_worker.domain import Source, salesforce_id_18
 
+log = logging.getLogger(__name__)
+
 CONNECT_TIMEOUT_SECONDS = 5
 """Time to open a connection to a remote system (B7.5)."""
 
@@ -51,6 +54,17 @@ TLS_OPTIONS = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_k
 
 
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+
+
+CREDENTIALS = (
+    "fusebill_api_key",
+    "hubspot_access_token",
+    "salesforce_client_id",
+    "salesforce_client_secret",
+    "geotab_myadmin_username",
+    "geotab_myadmin_password",
+)
+"""The settings that are read afresh when a remote system refuses them (B6.4)."""
 
 
 class SettingsError(Exception):
@@ -444,6 +458,18 @@ class Settings(BaseSettings):
             if credential is not None and not tenant
         ]
         return faults
+
+    def with_fresh_credentials(self) -> Settings:
+        """The same, with the credentials as they stand in the environment, `.env` and files now
+        (B6.4); as they are here if what stands there is faulty. Nothing else may change under a
+        process that runs.
+        """
+        try:
+            fresh = load()
+        except SettingsError as error:
+            log.warning("goes on with the credentials it has, as settings are faulty: %s", error)
+            return self
+        return self.model_copy(update={name: getattr(fresh, name) for name in CREDENTIALS})
 
     def reads(self, source: Source) -> bool:
         """Whether there is read access to a source (B3.5)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 import redis
 
 from sync_worker import durability, gates
-from sync_worker.gates import REMOTES, Gate, Reason, Shut
+from sync_worker.gates import REMOTES, Gate
 from sync_worker.store import store_errors, unsafe_points
 
 BUDGET_KEY = "sw:fusebill:limits"
@@ -59,12 +59,15 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Mailboxes that owe work, those in back-off included."""
     oldest_due_seconds: float
     """How long the oldest of them has been due; 0 if none is."""
+    ticked_seconds: float | None
+    """How long ago a worker last took a tick of beat; None if none ever did. Beyond some seconds,
+    one of both does not run."""
     dead_letters: dict[str, int]
     """Those that wait for a person, by reason."""
     breaker: dict[str, str]
     """`closed`, `open` or `half-open` for each remote system (B6.3)."""
     outages: list[Pause]
-    """Why circuits are open."""
+    """Why circuits are open, and which systems did not prove themselves lately (B6.1)."""
     paused: list[Pause]
     """What waits for a person: the owner is `operator`, or the remote system that refuses our
     credentials (B6.4)."""
@@ -90,22 +93,24 @@ def read_status(client: redis.Redis, *, account: str | None = None) -> Status:
 
     `account` is the Fusebill account whose links and sweeps are told of (`links.account_of`).
     """
-    told = gates.look(client)
+    told, doubts = gates.look(client), gates.doubts(client)
     unsafe, durable = unsafe_points(client), durability.read(client)
     with store_errors():
         seconds, micros = client.time()
         now = int(seconds) * 1000 + int(micros) // 1000
         oldest = client.zrange("sw:due", 0, 0, withscores=True)
         owed = client.hgetall("sw:reconcile")
+        ticked = client.get("sw:ticked")
         budget = client.get(BUDGET_KEY)
         reasons = Counter(str(key).partition("|")[0] for key in client.hkeys("sw:dead:open"))
         return Status(
             backlog=client.zcard("sw:due"),
             oldest_due_seconds=max(0.0, (now - float(oldest[0][1])) / 1000) if oldest else 0.0,
+            ticked_seconds=max(0.0, now / 1000 - float(ticked)) if ticked else None,
             dead_letters=dict(sorted(reasons.items())),
             breaker={gate.name: gate.breaker for gate in told if gate.name in REMOTES},
-            outages=[_pause(gate, one) for gate, one in _reasons(told, Shut.OPEN)],
-            paused=[_pause(gate, one) for gate, one in _reasons(told, Shut.PAUSED, Shut.REFUSED)],
+            outages=_outages(told, doubts, now),
+            paused=_paused(told),
             reconcile_owed=[_owed(str(source), str(text)) for source, text in sorted(owed.items())],
             may_lose=durable.window,
             unsafe=unsafe,
@@ -149,12 +154,17 @@ def read_counters(client: redis.Redis) -> dict[str, int]:
         return {str(name): int(n) for name, n in client.hgetall("sw:count").items()}
 
 
-def _reasons(told: Sequence[Gate], *kinds: Shut) -> list[tuple[Gate, Reason]]:
-    return [(gate, one) for gate in told for one in gate.reasons if one.kind in kinds]
+def _outages(told: Iterable[Gate], doubts: Mapping[str, str], now: int) -> list[Pause]:
+    """Open circuits, and what did not prove itself lately without being an outage."""
+    found = [Pause(gate.name, gate.open.text, iso(gate.open.since)) for gate in told if gate.open]
+    known = {one.owner for one in found}
+    found += [Pause(name, why, iso(now)) for name, why in doubts.items() if name not in known]
+    return found
 
 
-def _pause(gate: Gate, reason: Reason) -> Pause:
-    return Pause(gate.name, reason.why, iso(reason.since))
+def _paused(told: Iterable[Gate]) -> list[Pause]:
+    both = [(gate.name, why) for gate in told for why in (gate.paused, gate.refused) if why]
+    return [Pause(name, why.text, iso(why.since)) for name, why in both]
 
 
 def iso(milliseconds: int) -> str:

@@ -42,6 +42,13 @@ class Customers(find.Lists, Protocol):
         ...
 
 
+class Paused(Exception):
+    """An operator has everything wait (B6.4)."""
+
+    def __init__(self) -> None:
+        super().__init__("an operator has paused everything")
+
+
 @dataclass(slots=True)
 class Sweeper:
     """Sweeps one account. Of several that try at once, one does."""
@@ -66,7 +73,7 @@ class Sweeper:
                 return False
         try:
             return self._sweep()
-        except errors.FusebillError as error:
+        except (errors.FusebillError, Paused) as error:
             log.warning("the sweep of all customers is put off: %s", error)
             return False
         finally:
@@ -136,6 +143,8 @@ class Sweeper:
             with store_errors():
                 self.client.hset(self._key, mapping={"seen": len(seen), "total": total or ""})
                 self.client.pexpire("sw:sweep:lease", LEASE_MS)
+            if self.gates.is_shut(OPERATOR):
+                raise Paused
         complete = not broken and (total is None or len(seen) >= total)
         return len(seen), complete, self._blind(partly)
 

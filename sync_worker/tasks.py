@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from sync_worker import celery, drain, durability, probe, stopping
-from sync_worker.domain import Source
+from sync_worker import celery, drain, probe, stopping
 from sync_worker.runtime import worker_runtime
 from sync_worker.store import StoreError
 
@@ -36,13 +35,14 @@ def wake_due() -> None:
             queue_key=celery.KEY_PREFIX + celery.LIVE_QUEUE,
             batch=celery.BATCH,
         )
-        durability.note_restart(runtime.redis, filter(runtime.settings.serves, Source))
         for name in runtime.gates.to_probe():
-            celery.app.send_task(celery.PROBE, args=[name], queue=celery.LIVE_QUEUE, retry=False)
+            celery.app.send_task(celery.PROBE, args=[name], queue=celery.BEAT_QUEUE, retry=False)
         if runtime.sweeper.is_due():
-            celery.app.send_task(celery.SWEEP, queue=celery.LIVE_QUEUE, retry=False)
+            celery.app.send_task(celery.SWEEP, queue=celery.BEAT_QUEUE, retry=False)
+        runtime.restarts.look()
+        runtime.inbox.note_tick()
     except StoreError as error:
-        log.warning("nothing woken: %s", error)
+        log.warning("the tick of beat was not carried out to its end: %s", error)
 
 
 @celery.app.task(name=celery.PROBE)
@@ -50,7 +50,8 @@ def probe_remote(name: str) -> None:
     """Find out whether a remote system whose gate is shut is back (B6.3, B6.4)."""
     try:
         with stopping.interruptible():
-            probe.run(worker_runtime().gates, name)
+            runtime = worker_runtime()
+            probe.run(runtime.gates, name, runtime.settings)
     except (StoreError, stopping.Interrupted) as error:
         log.warning("%s is not probed: %s", name, error)
 

@@ -173,8 +173,12 @@ class World:
         """Probe what has its gate shut, as beat and a worker do when it is time."""
         self.converger.gates.resume()
         for name in self.converger.gates.to_probe():
+            turn = self.converger.gates.take_turn(name, seconds=60)
             verdict, why = probe.probe(name, self.settings)
-            self.converger.gates.report(name, verdict, why=why)
+            assert turn is not None
+            if verdict is not None:
+                self.converger.gates.report(name, verdict, why=why, began=turn.began)
+            self.converger.gates.end_turn(turn)
 
     def close(self) -> None:
         for close in self._closing:

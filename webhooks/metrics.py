@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from sync_worker.gates import OPERATOR, Shut
+from sync_worker.gates import OPERATOR
 from sync_worker.status import read_counters, read_status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -83,10 +83,9 @@ class _Store(Collector):
             labels=["owner", "why"],
         )
         for pause in status.outages:
-            shut.add_metric([pause.owner, Shut.OPEN], 1)
+            shut.add_metric([pause.owner, "open"], 1)
         for pause in status.paused:
-            why = Shut.PAUSED if pause.owner == OPERATOR else Shut.REFUSED
-            shut.add_metric([pause.owner, why], 1)
+            shut.add_metric([pause.owner, "paused" if pause.owner == OPERATOR else "refused"], 1)
         yield shut
         owed = GaugeMetricFamily(
             "sync_worker_reconcile_owed", "Sources that need a reconcile", labels=["source"]

@@ -8,7 +8,7 @@ import click
 import redis
 
 from sync_worker.cli.common import NOTHING_MATCHED, connect
-from sync_worker.gates import FUSEBILL, Gates, Shut
+from sync_worker.gates import FUSEBILL, Gates, look
 from sync_worker.settings import Settings
 
 
@@ -20,26 +20,20 @@ def pause(why: str) -> None:
     if not _gates(client, current).pause(" ".join(why.split())):
         click.echo("Already paused; `sync-worker status` says since when and why.")
         return
-    click.echo("Paused: calls under way end, no other is made until `sync-worker resume`.")
+    click.echo("Paused: what is begun is finished, nothing else until `sync-worker resume`.")
 
 
 @click.command()
 def resume() -> None:
     """End a pause, and try at once again what waits for an outage or for refused credentials."""
     current, client = connect()
-    gates = _gates(client, current)
-    lifted = gates.resume()
-    shut = [
-        (gate.name, reason.kind)
-        for gate in gates.look()
-        for reason in gate.reasons
-        if reason.kind is not Shut.PAUSED
-    ]
+    lifted = _gates(client, current).resume()
+    shut = [gate for gate in look(client) if gate.open or gate.refused]
     if lifted:
         click.echo("Resumed: what waited goes on within seconds.")
-    for name, kind in shut:
-        what = "refuses the credentials" if kind is Shut.REFUSED else "is not usable"
-        system = "Fusebill" if name == FUSEBILL else name
+    for gate in shut:
+        what = "refuses the credentials" if gate.refused else "is not usable"
+        system = "Fusebill" if gate.name == FUSEBILL else gate.name
         click.echo(f"{system} {what}, as last seen; it is probed now: see `sync-worker status`.")
     if not lifted and not shut:
         click.echo("Nothing was paused.")

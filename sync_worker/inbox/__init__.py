@@ -23,7 +23,8 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
                                         brake           held, approved or discarded (B5.10)
                                         undo            how to put back what a plan let go of
                                         vanished        its worker did: it is next worked on alone
-                                        alone           it is worked on alone (B6.6)
+                                        alone           it is worked on alone (B6.6), in this
+                                                        run of the server
                                         crashes         when workers vanished while it was (ms)
     sw:alone                    string  token of the mailbox that is worked on alone; expires
     sw:mark:MAILBOX             hash    of a record, for as long as there is a store (B3.8): the
@@ -65,11 +66,13 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
                                         streak          calls in a row that met an outage
                                         open, refused, paused   "since|why" it is shut
                                         probe_at        when it is probed next
-                                        lifted          how often a refusal ended
+    sw:gate:REMOTE:doubt        string  why it did not prove itself lately; expires
+    sw:renewed                  string  how often refused credentials were mended
     sw:gate:REMOTE:whom         set     the customers or records of the streak; expires
     sw:gate:REMOTE:probe        string  token of the one that probes; expires
     sw:parked:REMOTE            zset    mailbox -> since when it waits at a shut gate
     sw:mode:dry, sw:mode:live   string  a process runs in that mode; expires (B5.9)
+    sw:ticked                   string  when a worker last took a tick of beat, in seconds
     sw:store:run                string  which run of the server this is, and what that may lose
     sw:probe                    string  written by /readyz to find out whether writing works
 

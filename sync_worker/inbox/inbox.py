@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import redis
@@ -53,6 +53,9 @@ HELD_SECONDS = 3600.0
 
 UNREADABLE_SECONDS = 60
 """How soon a mailbox that only a newer version can read is looked at again (B10.5)."""
+
+SweepWanted = Literal["", "asked", "refused"]
+"""Whether a mailbox waits for a sweep, or even because Fusebill refused what only one explains."""
 
 _NO_CUSTOMERS: tuple[int, ...] = ()
 _pack = msgspec.msgpack.Encoder().encode
@@ -455,11 +458,13 @@ class Inbox:
         failures: int,
         answer_lost: bool = False,
         notes: Mapping[str, str] | None = None,
+        sweep: SweepWanted = "",
     ) -> None:
         """Put the mailbox back for later, with `failures` steps of the schedule used up.
 
         `answer_lost` tells that a write was sent and not answered; `notes` are fields of `sw:work`
-        to set, or with "" to remove. Raises LeaseLost.
+        to set, or with "" to remove. With `sweep` it is woken once all customers were swept (B4.5).
+        Raises LeaseLost.
         """
         packed = _pack(
             [
@@ -472,6 +477,7 @@ class Inbox:
                 [str(customer) for customer in claim.customers],
                 [part for one in claim.joined.values() for part in (one.mailbox, one.due_before)],
                 _flat(notes),
+                sweep,
             ]
         )
         with store_errors():
@@ -488,6 +494,11 @@ class Inbox:
         """Count `n` more of something for the metrics: `NAME` or `NAME|LABEL|LABEL`."""
         with store_errors():
             self._client.hincrby("sw:count", metric, n)
+
+    def note_tick(self) -> None:
+        """Note that a worker has taken a tick of beat: both are there and work."""
+        with store_errors():
+            self._client.set("sw:ticked", self._client.time()[0])
 
     def check_writable(self) -> None:
         """Find out whether changes could be accepted now. Raises StoreError if not."""

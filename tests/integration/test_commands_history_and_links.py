@@ -173,7 +173,7 @@ def test_b8_1_status_names_everything(at):
     assert set(at.json("status")) == {
         *("backlog", "oldest_due_seconds", "dead_letters", "breaker", "paused"),
         *("reconcile_owed", "budget", "releases_held", "sweep", "links", "would"),
-        *("outages", "may_lose", "unsafe"),
+        *("outages", "may_lose", "unsafe", "ticked_seconds"),
     }
     told = at.run("status")
     assert told.exit_code == 0

@@ -10,9 +10,10 @@ from simulators.fusebill.faults import Fault
 from sync_worker import gates, store
 from sync_worker.converge import Ended
 from sync_worker.domain import Outcome, Source
-from sync_worker.gates import FUSEBILL, OPERATOR, Gates, Shut, Verdict
+from sync_worker.gates import FUSEBILL, OPERATOR, Gates, Turn, Verdict, look
 from sync_worker.status import read_status
 from tests.changes import ACCOUNT, COMPANY, CONTACT, GEOTAB, linked
+from tests.processes import until
 from tests.worlds import OTHER, THIRD, N
 
 
@@ -26,22 +27,23 @@ def fail(at: Gates, *whom: str, gate: str = FUSEBILL) -> list[bool]:
 
 
 def breaker(at: Gates, gate: str = FUSEBILL) -> str:
-    return at.look(gate)[0].breaker
+    return look(at._client, gate)[0].breaker
 
 
-def let_time_pass(client, gate: str = FUSEBILL) -> None:
-    client.hset(f"sw:gate:{gate}", "probe_at", 1)
+def let_time_pass(client, gate: str = FUSEBILL, *, turn: bool = True) -> None:
+    if turn:
+        client.hset(f"sw:gate:{gate}", "probe_at", 1)
 
 
 # --- the circuit
 
 
-def test_b6_3_failures_in_a_row_from_three_customers_open_the_circuit(at):
+def test_b6_3_failures_in_a_row_from_three_customers_open_the_circuit(at, client):
     assert fail(at, "1", "2", "3") == [False] * 3
     assert breaker(at) == "closed"
     assert fail(at, "1") == [True]
     assert breaker(at) == "open"
-    assert at.look(FUSEBILL)[0].shut_by(Shut.OPEN).why == "it timed out"
+    assert look(client, FUSEBILL)[0].open.text == "it timed out"
 
 
 def test_b6_3_two_customers_that_always_fail_are_no_outage(at):
@@ -72,7 +74,7 @@ def test_b6_3_a_new_streak_needs_three_customers_again(at):
 
 def test_b6_3_each_remote_system_has_a_circuit_of_its_own(at):
     fail(at, "1", "2", "3", "4", gate=Source.HUBSPOT)
-    assert [at.look(one)[0].breaker for one in (FUSEBILL, *Source)] == [
+    assert [breaker(at, one) for one in (FUSEBILL, *Source)] == [
         *("closed", "open", "closed", "closed")
     ]
 
@@ -84,58 +86,95 @@ def test_b6_3_one_probe_at_a_time_and_one_each_so_many_seconds(at, client):
     assert at.take_turn(FUSEBILL, seconds=60) is None
     let_time_pass(client)
     assert at.to_probe() == [FUSEBILL]
-    token = at.take_turn(FUSEBILL, seconds=60)
-    assert token
+    turn = at.take_turn(FUSEBILL, seconds=60)
+    assert turn
     assert breaker(at) == "half-open"
     let_time_pass(client)
+    assert at.to_probe() == []
     assert at.take_turn(FUSEBILL, seconds=60) is None  # the first is not over
-    at.end_turn(FUSEBILL, "of another")
+    at.end_turn(Turn(FUSEBILL, "of another", 0))
     assert breaker(at) == "half-open"
-    at.end_turn(FUSEBILL, token)
+    at.end_turn(turn)
     assert breaker(at) == "open"
+    assert at.to_probe() == [FUSEBILL]
     assert at.take_turn(FUSEBILL, seconds=60)
-    assert at.to_probe() == []  # 15 s from the start of the last one
-
-
-def test_what_answers_in_another_tongue_is_no_end_of_an_outage(at):
-    """A proxy's page where Fusebill should be, found by a probe."""
-    assert at.report(FUSEBILL, Verdict.DOUBTED, why="that is not a list") is True
-    assert breaker(at) == "open"
-    assert at.report(FUSEBILL, Verdict.DOUBTED) is True
+    let_time_pass(client, turn=False)
+    assert at.to_probe() == []
 
 
 # --- refused credentials
+
+
+def prove(at, client, gate=FUSEBILL):
+    let_time_pass(client, gate)
+    turn = at.take_turn(gate, seconds=60)
+    shut = at.report(gate, Verdict.PROVEN, began=turn.began)
+    at.end_turn(turn)
+    return shut
 
 
 def test_b6_4_refused_credentials_shut_the_gate_until_a_probe_succeeds(at, client):
     fail(at, "1", "2", "3")
     assert at.report(FUSEBILL, Verdict.REFUSED, why="401") is True
     assert at.report(FUSEBILL, Verdict.ALIVE) is True  # of a call that began before
-    (gate,) = at.look(FUSEBILL)
-    assert (gate.breaker, gate.lifted) == ("closed", 0)
+    assert breaker(at) == "closed"
     assert at.to_probe() == []
-    let_time_pass(client)
-    token = at.take_turn(FUSEBILL, seconds=60)
-    assert at.report(FUSEBILL, Verdict.PROVEN) is False
-    at.end_turn(FUSEBILL, token)
-    assert at.look(FUSEBILL)[0].lifted == 1
+    assert not at.were_renewed()
+    assert prove(at, client) is False
+    assert at.were_renewed()
 
 
-def test_b6_4_the_first_refusal_is_the_one_that_is_told(at):
+def test_b6_4_the_first_refusal_is_the_one_that_is_told(at, client):
     at.report(FUSEBILL, Verdict.REFUSED, why="first")
     at.report(FUSEBILL, Verdict.REFUSED, why="second")
-    assert at.look(FUSEBILL)[0].shut_by(Shut.REFUSED).why == "first"
+    assert look(client, FUSEBILL)[0].refused.text == "first"
+
+
+def test_b6_4_a_success_that_began_before_the_refusal_lifts_nothing(at, client):
+    """A probe of an open circuit is under way when the credentials are refused."""
+    fail(at, "1", "2", "3", "4")
+    let_time_pass(client)
+    turn = at.take_turn(FUSEBILL, seconds=60)
+    until(lambda: client.time()[1] // 1000 != turn.began % 1000)
+    at.report(FUSEBILL, Verdict.REFUSED, why="401")
+    assert at.report(FUSEBILL, Verdict.PROVEN, began=turn.began) is True
+    assert look(client, FUSEBILL)[0].refused
+
+
+def test_b6_4_who_still_has_the_old_credentials_does_not_stop_the_others_again(at, client):
+    at.report(FUSEBILL, Verdict.REFUSED)
+    assert prove(at, client) is False
+    assert at.report(FUSEBILL, Verdict.REFUSED) is False  # of a call with the old ones
+    at.note_renewed()
+    assert at.report(FUSEBILL, Verdict.REFUSED) is True  # the new ones are no good either
+
+
+def test_b6_4_credentials_that_were_read_while_two_systems_recovered_are_read_again(at, client):
+    at.report(FUSEBILL, Verdict.REFUSED)
+    at.report(Source.HUBSPOT, Verdict.REFUSED)
+    prove(at, client)
+    at.note_renewed()
+    assert not at.were_renewed()
+    prove(at, client, Source.HUBSPOT)
+    assert at.were_renewed()
+
+
+def test_an_outage_does_not_hasten_the_probe_of_refused_credentials(at, client):
+    at.report(FUSEBILL, Verdict.REFUSED)
+    later = client.hget(f"sw:gate:{FUSEBILL}", "probe_at")
+    fail(at, "1", "2", "3", "4")
+    assert client.hget(f"sw:gate:{FUSEBILL}", "probe_at") == later
 
 
 # --- an operator's pause
 
 
-def test_b6_4_only_resume_lifts_an_operators_pause(at):
+def test_b6_4_only_resume_lifts_an_operators_pause(at, client):
     assert at.pause("moving | house") is True
     assert at.pause("again") is False
     for verdict in Verdict:
         at.report(FUSEBILL, verdict)
-    assert at.look(OPERATOR)[0].shut_by(Shut.PAUSED).why == "moving | house"
+    assert look(client, OPERATOR)[0].paused.text == "moving | house"
     assert at.resume() is True
     assert at.resume() is False
     assert not at.is_shut(OPERATOR)
@@ -205,44 +244,56 @@ def test_b6_3_an_outage_uses_up_no_attempt_and_buries_nothing(world):
     assert {outcome for outcome, _ in world.outcomes()} == {Outcome.LATCHED}
 
 
-def test_b6_1_nothing_is_given_up_before_fusebill_has_proved_to_be_there(world):
-    """An outage that one customer meets alone opens no circuit by its count."""
+TROUBLE = {
+    "an outage that one customer meets alone": Fault(status=503),
+    "404 with Message": Fault(status=404),
+    "redirect": Fault(status=302),
+    "a page": Fault(not_a_customer="html"),
+    "forbidden": Fault(status=403),
+}
+
+
+@pytest.mark.parametrize("fault", TROUBLE.values(), ids=TROUBLE)
+def test_b6_1_nothing_is_given_up_before_fusebill_has_proved_itself(world, fault):
+    """A wrong address, or an outage that opens no circuit: it waits, and nobody else with it."""
+    world.use(retry_schedule_seconds=(60,), not_found_retries=1)
+    wrong = world.control.add_fault(fault)
+    world.inbox.accept([linked()])
+    for _ in range(5):
+        assert world.converge(CONTACT) is Ended.POSTPONED
+        assert world.waits_seconds(CONTACT) > 50
+        world.pass_time(CONTACT)
+    assert (world.letters(), world.outcomes()) == ([], [])
+    assert not world.converger.gates.is_shut(FUSEBILL)
+    (told,) = read_status(world.client).outages
+    assert (told.owner, "GET /v1/customers/?pageSize=1" in told.why) == (FUSEBILL, True)
+    world.control.remove_fault(wrong)
+    assert world.converge(CONTACT) is Ended.SETTLED
+
+
+def test_b6_2_a_rate_limit_met_by_the_proof_is_no_reason_to_give_up(world):
     world.use(retry_schedule_seconds=(1,), not_found_retries=1)
-    outage = world.control.add_fault(Fault(status=503))
+    world.control.add_fault(Fault(status=500, customer_id=N))
+    world.control.add_fault(Fault(status=429, path="pageSize=1|customers/$", count=1))
     world.inbox.accept([linked()])
     for _ in range(2):
         assert world.converge(CONTACT) is Ended.POSTPONED
         world.pass_time(CONTACT)
-    (told,) = read_status(world.client).outages
-    assert (told.owner, "503" in told.why) == (FUSEBILL, True)
-    assert world.converge(CONTACT) is Ended.NOT_DUE
     assert world.letters() == []
-    world.control.remove_fault(outage)
-    world.probe()
-    world.pass_time(CONTACT)
     assert world.converge(CONTACT) is Ended.SETTLED
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [Fault(status=404), Fault(status=302), Fault(not_a_customer="html")],
-    ids=["404 with Message", "redirect", "a page"],
-)
-def test_b6_1_a_wrong_base_url_buries_nothing(world, fault):
-    world.use(retry_schedule_seconds=(1,), not_found_retries=1)
-    wrong = world.control.add_fault(fault)
-    world.inbox.accept([linked()])
-    for _ in range(5):
-        world.converge(CONTACT)
-        world.pass_time(CONTACT)
-        world.probe()
-    assert (world.letters(), world.outcomes()) == ([], [])
-    (told,) = read_status(world.client).outages
-    assert "FUSEBILL_BASE_URL" in told.why
-    world.control.remove_fault(wrong)
+def test_what_answers_in_another_tongue_is_no_end_of_an_outage(world):
+    """A proxy's page where Fusebill should be, found by a probe."""
+    at = world.converger.gates
+    for customer in "1234567890":
+        at.report(FUSEBILL, Verdict.FAILED, whom=customer)
+    page = world.control.add_fault(Fault(not_a_customer="html"))
     world.probe()
-    world.pass_time(CONTACT)
-    assert world.converge(CONTACT) is Ended.SETTLED
+    assert at.is_shut(FUSEBILL)
+    world.control.remove_fault(page)
+    world.probe()
+    assert not at.is_shut(FUSEBILL)
 
 
 def test_b6_3_one_customer_that_always_fails_opens_no_circuit_and_ends(world):

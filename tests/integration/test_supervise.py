@@ -197,6 +197,16 @@ def test_all_are_asked_to_end_the_last_one_first_and_none_comes_back(
     assert [supervisor.pid(name) for name in names] == [None, None, None]
 
 
+def test_what_is_to_stop_beside_the_children_is_told_before_they_are(lines: Lines) -> None:
+    def note() -> None:
+        lines("me", "stopping")
+
+    with Supervisor([python("polite", POLITE)], on_line=lines, on_stop=note):
+        lines.wait_for("polite", "up")
+        assert ("me", "stopping") not in lines.seen
+    assert lines.seen[-2:] == [("me", "stopping"), ("polite", "ending")]
+
+
 def test_after_the_grace_the_whole_group_is_killed(
     lines: Lines, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -58,6 +58,7 @@ from sync_worker.inbox import Claim, Settlement
 from sync_worker.inbox.codec import NewerFormat
 from sync_worker.inbox.inbox import ALIAS_MS, HELD_SECONDS, TURN_MS, UNREADABLE_SECONDS, Braking
 from sync_worker.settings import Settings
+from sync_worker.store import StoreFull
 from tests.changes import (
     ACCOUNT,
     COMPANY,
@@ -1390,6 +1391,7 @@ WAITS: dict[str, Callable[[], list[float]]] = {
     "the CRM: it forbids this record or field": lambda: [judged(crm.Forbidden("", attempt(403)))],
     "the end of an outage of Fusebill or of the CRM": lambda: [gates.PROBE_SECONDS],
     "credentials that Fusebill or the CRM takes": lambda: [gates.REFUSED_PROBE_SECONDS],
+    "room in the store, which is full": lambda: [converge.FULL_SECONDS],
     "an operator who has paused everything": list,
     "its turn to be worked on alone, as its worker vanished": lambda: [TURN_MS / 1000],
     "another worker that has one of its customers or records": lambda: [
@@ -1436,7 +1438,7 @@ def test_11_every_wait_has_a_row():
         crm.Unauthorized,
         crm.Forbidden,
     }
-    put_off = {Busy, converge.NeedsSweep, converge.Braked, NewerFormat, crm.CrmError}
+    put_off = {Busy, converge.NeedsSweep, converge.Braked, NewerFormat, crm.CrmError, StoreFull}
     assert put_off == set(converge._PUT_OFF)
     assert set(retry.Trouble) == {converge._TROUBLE[error] for error in TRIES.values()} | {
         retry.Trouble.RATE_LIMITED,

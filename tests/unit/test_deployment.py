@@ -94,6 +94,9 @@ WAITS = {"owner": "fusebill", "why": "", "since": ""}
         (121.0, {}, False),
         (121.0, {"outages": [WAITS]}, True),
         (121.0, {"paused": [WAITS]}, True),
+        (0.0, {"ticked_seconds": 121.0}, False),
+        (0.0, {"ticked_seconds": None}, False),
+        (121.0, {"outages": [WAITS], "ticked_seconds": 121.0}, False),
     ],
 )
 @pytest.mark.parametrize("name", ["worker", "beat"])
@@ -106,11 +109,10 @@ def test_worker_and_beat_are_healthy_while_due_work_gets_done(
     assert "status" in commands()
     program, *arguments = shlex.split(judge)
     assert program == "python"
+    told = {"oldest_due_seconds": oldest, "ticked_seconds": 2.0, "outages": [], "paused": []}
     answer = subprocess.run(
         [sys.executable, *arguments],
-        input=json.dumps(
-            {"backlog": 3, "oldest_due_seconds": oldest, "outages": [], "paused": [], **waits}
-        ),
+        input=json.dumps(told | waits),
         text=True,
         check=False,
     )

@@ -41,7 +41,7 @@ if redis.call('HEXISTS', work_key, 'vanished') == 1 then
     return {'waits'}
   end
   redis.call('SET', 'sw:alone', token, 'PX', lease_ms)
-  redis.call('HSET', work_key, 'alone', '1')
+  redis.call('HSET', work_key, 'alone', run_id())
 end
 
 redis.call('HSET', work_key, 'token', token, 'until', now + lease_ms)

@@ -32,15 +32,20 @@ local function is_shut(gate)
   return why[1] or why[2] or why[3]
 end
 
+local function run_id()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+end
+
 -- Note that the worker which held a mailbox has vanished: its lease ran out and was not given back. Only
--- a death while it was worked on alone tells that it is this mailbox that kills (B6.6).
+-- a death while it was worked on alone tells that it is this mailbox that kills (B6.6), and only if the
+-- store was there all the while: without it no worker can give anything back.
 local function note_vanished(mailbox, token, now)
   local key = 'sw:work:' .. mailbox
   local work = redis.call('HMGET', key, 'token', 'until', 'alone', 'crashes')
   if not work[1] or work[1] == token or tonumber(work[2]) > now then return end
   redis.call('HDEL', key, 'token', 'until', 'alone')
   redis.call('HSET', key, 'vanished', '1')
-  if work[3] then
+  if work[3] == run_id() then
     redis.call('HSET', key, 'crashes', work[4] and (work[4] .. ' ' .. work[2]) or work[2])
   end
 end

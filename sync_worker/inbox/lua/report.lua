@@ -1,12 +1,13 @@
 -- Tell a gate what became of a call to its remote system (B6.3, B6.4).
 --
 -- ARGV: gate, verdict, of whom (or ''), why, failures in a row that open the circuit, of how many
---       different ones, ms until the circuit is probed, ms until refused credentials are
+--       different ones, ms until the circuit is probed, ms until refused credentials are, how often
+--       credentials had been renewed when those of the call were read, when a probe began in ms
 --   verdict  alive    it answered, whatever it said
 --            failed   no connection, a time-out, a 5xx
 --            refused  it refuses the credentials
---            proven   a probe that began while the gate was shut succeeded
---            doubted  a probe did not, nor did it fail as in an outage: what answers is not that system
+--            proven   a probe succeeded
+--            paused   an operator has everything wait
 -- Returns 1 if the gate is shut now, else 0.
 
 local gate, verdict, whom, why = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -14,13 +15,15 @@ local key = 'sw:gate:' .. gate
 local now = now_ms()
 
 local function shut(kind, probe_ms)
-  if redis.call('HSETNX', key, kind, now .. '|' .. why) == 1 then
-    redis.call('HSET', key, 'probe_at', now + tonumber(probe_ms))
-    count('gates_shut|' .. gate .. '|' .. kind, 1)
-  end
+  if redis.call('HSETNX', key, kind, now .. '|' .. why) == 0 then return end
+  local probe_at = tonumber(redis.call('HGET', key, 'probe_at') or 0)
+  redis.call('HSET', key, 'probe_at', math.max(probe_at, now + tonumber(probe_ms)))
+  count('gates_shut|' .. gate .. '|' .. kind, 1)
 end
 
-if verdict == 'failed' then
+if verdict == 'paused' then
+  shut('paused', 0)
+elseif verdict == 'failed' then
   local streak = redis.call('HINCRBY', key, 'streak', 1)
   if whom ~= '' then
     redis.call('SADD', key .. ':whom', whom)
@@ -29,14 +32,19 @@ if verdict == 'failed' then
   if streak >= tonumber(ARGV[5]) and redis.call('SCARD', key .. ':whom') >= tonumber(ARGV[6]) then
     shut('open', ARGV[7])
   end
-elseif verdict == 'doubted' then
-  shut('open', ARGV[7])
 else
   redis.call('HDEL', key, 'streak', 'open')
   redis.call('DEL', key .. ':whom')
-  if verdict == 'refused' then shut('refused', ARGV[8]) end
-  if verdict == 'proven' and redis.call('HDEL', key, 'refused') == 1 then
-    redis.call('HINCRBY', key, 'lifted', 1)
+  if verdict == 'refused' then
+    -- Credentials that were renewed since are not the ones that it refuses.
+    if tonumber(redis.call('GET', 'sw:renewed') or 0) == tonumber(ARGV[9]) then shut('refused', ARGV[8]) end
+  elseif verdict == 'proven' then
+    local refused = redis.call('HGET', key, 'refused')
+    if refused and tonumber(string.match(refused, '^%d+')) <= tonumber(ARGV[10]) then
+      redis.call('HDEL', key, 'refused')
+      redis.call('INCR', 'sw:renewed')
+    end
   end
+  if not is_shut(gate) then redis.call('HDEL', key, 'probe_at') end
 end
 return is_shut(gate) and 1 or 0
