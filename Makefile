@@ -7,7 +7,7 @@ LOWEST := .venv-lowest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format fuzz worlds mutants lowest clean
+.PHONY: help run test check format fuzz worlds faults mutants lowest clean
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ fuzz: $(VENV)/.tests ## 100,000 generated requests against each route
 
 worlds: $(VENV)/.tests ## 10,000 random worlds of each kind, in any order; an hour or two
 	WORLDS=10000 $(PY) -m pytest tests/properties
+
+faults: $(VENV)/.tests ## 10,000 changes while everything dies at random; FAULT_SEED=n: another run
+	FAULTS=long $(PY) -m pytest tests/faults/test_chaos.py tests/faults/test_boundaries.py
 
 mutants: $(VENV)/.tests ## break what decides, one place at a time: do the unit tests notice?
 	$(PY) $(PIP_INSTALL) 'mutmut>=3.8'

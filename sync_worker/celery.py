@@ -2,24 +2,24 @@
 
 A message names mailboxes that are due. All that is owed is in the inbox, so a message may be
 lost, repeated or late without harm; beat sends a new one for whatever nobody has woken. Hence no
-ETA, no countdown, no result backend and no Celery retry, and messages are acknowledged early: a
+ETA, no countdown, no result backend and no Celery retry, and no acknowledgements (`broker.py`): a
 redelivery would only repeat what the due set knows better.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import billiard
-import kombu
 from celery import Celery, signals
-from celery.app.amqp import AMQP
 from celery.exceptions import CPendingDeprecationWarning
 
 from sync_worker import logs, settings, stopping, stray
+from sync_worker.broker import Amqp
 
 log = logging.getLogger(__name__)
 
@@ -49,28 +49,13 @@ SOFT_LIMIT_SECONDS = 660
 
 HARD_LIMIT_SECONDS = SOFT_LIMIT_SECONDS + 30
 
-RECONNECT_SECONDS = 3.0
-"""Longest wait between two tries to connect. Celery's own, 30 s after a long outage, would alone
-use up the time in which a worker must be back (B6.7)."""
-
 HEALTH_CHECK_SECONDS = 8
 """How often a silent connection is looked at: one that was cut off without a word is dropped after
 17 s at the latest, before the watchdog takes the worker for deaf."""
 
-
-class Connection(kombu.Connection):
-    """Tries again soon, however long Redis has been away."""
-
-    def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
-        """As in kombu, which takes ever longer waits, up to 30 s."""
-        waits = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": RECONNECT_SECONDS}
-        return super().ensure_connection(*args, **{**waits, **kwargs})
-
-
-class Amqp(AMQP):
-    """Celery's broker side, with connections of our own."""
-
-    Connection = Connection
+LAST_READ_SECONDS = 1.5
+"""From the request to end to the moment when nothing more is read: kombu asks Redis for a message
+for 1 s at a time, and what comes in the last of them is lost."""
 
 
 def configuration() -> dict[str, Any]:
@@ -87,7 +72,8 @@ def configuration() -> dict[str, Any]:
         "task_soft_time_limit": SOFT_LIMIT_SECONDS,
         "task_time_limit": HARD_LIMIT_SECONDS,
         "task_publish_retry": False,  # beat sends what could not be sent
-        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": True,  # what one worker has no child for, another may
+        "worker_lost_wait": 1.0,  # a child that was killed has no result to wait for
         "worker_eta_task_limit": 1,
         "worker_max_tasks_per_child": 10_000,
         "worker_enable_remote_control": False,  # its reply queues grow Redis without end
@@ -98,9 +84,6 @@ def configuration() -> dict[str, Any]:
         "broker_pool_acquire_timeout": 2,
         "broker_transport_options": {
             "global_keyprefix": KEY_PREFIX,
-            "visibility_timeout": 600,
-            "unacked_restore_interval": 10,
-            "unacked_restore_throttle": 1,
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
@@ -173,6 +156,12 @@ def publish_or_leave(mailboxes: Sequence[str]) -> None:
             len(mailboxes),
             type(error).__name__,
         )
+
+
+def give_back(mailboxes: Sequence[str]) -> None:
+    """Send wake-ups for what a worker that ends leaves over, so that another one takes it up."""
+    time.sleep(LAST_READ_SECONDS)
+    publish_or_leave(mailboxes)
 
 
 def publish(mailboxes: Sequence[str]) -> None:

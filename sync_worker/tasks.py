@@ -20,7 +20,7 @@ def drain_mailboxes(mailboxes: list[str]) -> None:
         log.warning("left %d mailboxes to beat: %s", len(mailboxes), error)
         return
     if left and stopping.requested():
-        celery.publish_or_leave(left)  # another worker need not wait for beat
+        celery.give_back(left)
 
 
 @celery.app.task(name=celery.WAKE_DUE)

@@ -114,7 +114,7 @@ def _keep_watching(client: redis.Redis, queues: Sequence[str], children: int) ->
         look = Look(
             at=time.monotonic(),
             waits=_waits(client, queues),
-            free=_at_work() < children,
+            free=len(state.active_requests) < children,  # not those handed out and never begun
             taken=counter.taken,
         )
         if watch.is_deaf(look):
@@ -127,13 +127,6 @@ def _waits(client: redis.Redis, queues: Sequence[str]) -> bool:
             return any(client.llen(queue) for queue in queues)
     except StoreError:
         return False
-
-
-def _at_work() -> int:
-    """Tasks handed to the pool. Both are asked, since a reconnect of Celery forgets some of the
-    first until they are done.
-    """
-    return max(len(state.reserved_requests), len(state.active_requests))
 
 
 def _end(leave: Callable[[int], Any] = os._exit) -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sync_worker.embedded_redis import EmbeddedRedis
 from sync_worker.events import Event
 from sync_worker.settings import Settings
 from sync_worker.status import read_status
-from tests.processes import descendants, gone, until
+from tests.processes import children, command_line, descendants, gone, until
 from tests.worlds import Crms
 from webhooks import samples
 
@@ -33,26 +33,48 @@ START_SECONDS = 60
 
 SETTLE_SECONDS = 60
 
+PROCESSES = ("web", "worker", "beat")
+
 
 class Stack:
     """Started with `with`; each process can be killed and started again by its name.
 
     With `crms` the product may read the simulated CRMs, which are in this process; without, the
-    events decide.
+    events decide. `environment` gives what a process has beside the settings, by its name.
     """
 
-    def __init__(self, folder: Path, *, crms: bool = False, **env: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        crms: bool = False,
+        concurrency: int = 2,
+        appendfsync: str = "everysec",
+        environment: Callable[[str], Mapping[str, str]] = lambda _: {},
+        **env: str,
+    ) -> None:
         self.folder = folder
-        self.redis = EmbeddedRedis(folder / "redis")
+        self.redis = EmbeddedRedis(folder / "redis", appendfsync=appendfsync)
         self.fusebill = SimulatedFusebill(customers=[Customer(id=8714402), Customer(id=8714403)])
         self._crms = Crms() if crms else None
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._concurrency = concurrency
+        self._environment = environment
         self._extra = env
         self._open = ExitStack()
 
     def __enter__(self) -> Stack:
+        try:
+            self._start_all()
+        except BaseException:
+            self._open.close()
+            self.show_logs()
+            raise
+        return self
+
+    def _start_all(self) -> None:
         (self.folder / "redis").mkdir(exist_ok=True)
         self._open.enter_context(self.redis)
         self._open.enter_context(self.fusebill)
@@ -61,10 +83,15 @@ class Stack:
         self._open.callback(self._stop_processes)
         self.client = store.connect(self.redis.url)
         self._open.enter_context(closing(self.client))
-        for name in ("web", "worker", "beat"):
+        for name in PROCESSES:
             self.start(name)
         until(self._ready, START_SECONDS)
-        return self
+
+    def show_logs(self) -> None:
+        """Print what the processes wrote last, so that a failed test tells why."""
+        for name in PROCESSES:
+            if self.log(name).exists():
+                print(f"--- {name}\n{self.log(name).read_text(errors='replace')[-4000:]}")
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
@@ -113,17 +140,18 @@ class Stack:
 
     @property
     def settings(self) -> Settings:
-        """The same, read."""
+        """The same, read, for what is done in this process: it works on no mailbox."""
         fields = {name.lower(): value for name, value in self.env.items()}
+        del fields["lease_seconds"]  # may be too short for the waits of this process
         return settings.load(_env_file=None, **fields)
 
     def start(self, name: str) -> None:
         """Start `web`, `worker` or `beat`, as its command does."""
-        more = ("--concurrency", "2") if name == "worker" else ()
+        more = ("--concurrency", str(self._concurrency)) if name == "worker" else ()
         with self.log(name).open("ab") as log:
             self.processes[name] = lifeline.spawn(
                 [sys.executable, "-m", "sync_worker", name, *more],
-                env={**_without_settings(os.environ), **self.env},
+                env=self._environ(name),
                 stdout=log,
                 stderr=log,
             )
@@ -136,6 +164,17 @@ class Stack:
         process.wait()
         lifeline.reaped(process)
         until(lambda: all(gone(pid) for pid in started))
+
+    def pool(self) -> list[int]:
+        """The processes in which the worker converges: the children of Celery's main one."""
+        if "worker" not in self.processes:
+            return []
+        kept = children(self.processes["worker"].pid)
+        celery = [pid for pid in kept if "celery" in command_line(pid)]
+        return [child for pid in celery for child in children(pid)]
+
+    def _environ(self, name: str) -> dict[str, str]:
+        return {**_without_settings(os.environ), **self.env, **self._environment(name)}
 
     def log(self, name: str) -> Path:
         """Where a process writes."""
@@ -161,7 +200,7 @@ class Stack:
         """Run `sync-worker` with these arguments and read the JSON it prints."""
         done = subprocess.run(
             [sys.executable, "-m", "sync_worker", *arguments],
-            env={**_without_settings(os.environ), **self.env},
+            env=self._environ("command"),
             capture_output=True,
             check=True,
             timeout=60,
@@ -204,14 +243,13 @@ class Stack:
                 lifeline.reaped(process)
 
 
-def running(folder: Path, *, crms: bool = False, **env: str) -> Iterator[Stack]:
+def running(folder: Path, **more: Any) -> Iterator[Stack]:
     """A fixture's body; shows what the processes wrote, so that a failed test tells why."""
-    with Stack(folder, crms=crms, **env) as stack:
+    with Stack(folder, **more) as stack:
         try:
             yield stack
         finally:
-            for name in ("web", "worker", "beat"):
-                print(f"--- {name}\n{stack.log(name).read_text(errors='replace')[-4000:]}")
+            stack.show_logs()
 
 
 def _without_settings(environ: Mapping[str, str]) -> dict[str, str]:
