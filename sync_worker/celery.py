@@ -49,9 +49,9 @@ SOFT_LIMIT_SECONDS = 660
 
 HARD_LIMIT_SECONDS = SOFT_LIMIT_SECONDS + 30
 
-HEALTH_CHECK_SECONDS = 8
+HEALTH_CHECK_SECONDS = 6
 """How often a silent connection is looked at: one that was cut off without a word is dropped after
-17 s at the latest, before the watchdog takes the worker for deaf."""
+13 s at the latest, before the watchdog takes the worker for deaf."""
 
 LAST_READ_SECONDS = 1.5
 """From the request to end to the moment when nothing more is read: kombu asks Redis for a message

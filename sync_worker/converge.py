@@ -151,7 +151,6 @@ class Converger:
     readers: Mapping[Source, Reader] = field(default_factory=dict)
     """The CRMs that can be read (B3.5)."""
     monotonic: Callable[[], float] = time.monotonic
-    clock: Callable[[], float] = time.time
     jitter: Callable[[], float] = field(default=partial(random.uniform, -1, 1))
     _attempts: list[Attempt] = field(default_factory=list)
     _limits: RateLimits = field(default_factory=RateLimits)
@@ -408,7 +407,7 @@ class Converger:
             schedule=self.settings.retry_schedule_seconds,
             not_found_steps=self.settings.not_found_retries,
             jitter=self.jitter(),
-            reset_seconds=reset_at - self.clock() if reset_at is not None else None,
+            reset_seconds=reset_at - claim.now / 1000 if reset_at is not None else None,
         )
         last_try = isinstance(error, errors.Transient) and isinstance(decision, retry.GiveUp)
         if last_try and not self._proves_itself():
@@ -601,7 +600,7 @@ def _is_foreign(error: Exception) -> bool:
 
 def _message(error: Exception) -> str:
     """One sentence; the text of an unforeseen error may hold anything, so it stays in the log."""
-    if not _is_foreign(error):
+    if not _is_foreign(error) or isinstance(error, stopping.Interrupted):
         return str(error)
     return f"sync-worker itself failed with {type(error).__name__}: its log says where."
 

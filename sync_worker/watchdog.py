@@ -30,9 +30,10 @@ from sync_worker.store import StoreError, store_errors
 
 log = logging.getLogger(__name__)
 
-DEAF_SECONDS = 20.0
-"""So long without a break, then it is deaf: with the start of another it stays within the 30 s of
-B6.7. Celery itself drops a silent connection within 17 s (`celery.HEALTH_CHECK_SECONDS`)."""
+DEAF_SECONDS = 15.0
+"""So long without a break, then it is deaf: with the start of another, on a busy machine too, it
+stays within the 30 s of B6.7. Celery itself needs 13 s at most to drop a silent connection
+(`celery.HEALTH_CHECK_SECONDS`), and less to connect again."""
 
 LOOK_SECONDS = 1.0
 

@@ -1356,14 +1356,14 @@ def worker(jitter: float = 0, inbox: Any = None, links: Any = None) -> converge.
         gates=SimpleNamespace(),
         settings=Settings(_env_file=None),
         tell_limits=lambda _: None,
-        clock=lambda: NOW / 1000,
         jitter=lambda: jitter,
     )
 
 
 def judged(error: Exception, jitter: float = 0) -> float:
     """How long a mailbox waits after an error; no try may be used up."""
-    wait = worker(jitter)._judge(Claim("hubspot:1:contact:1", "token", failures=2), error)
+    claim = Claim("hubspot:1:contact:1", "token", now=NOW, failures=2)
+    wait = worker(jitter)._judge(claim, error)
     assert isinstance(wait, retry.Wait)
     assert wait.failures == 2
     return wait.seconds
