@@ -90,7 +90,8 @@ def relieve(runtime: Callable[[], WorkerRuntime], *, stop: threading.Event) -> N
     """Drain a full store without Celery, until `stop` is set (B6.12).
 
     Celery shares the store and cannot send a wake-up while it is full, so nobody would be woken to
-    make room. Then, and only then, mailboxes are worked on here, and shut gates probed.
+    make room. Then, and only then, it is done here: mailboxes are worked on, shut gates probed,
+    customers swept.
     """
     while not stop.wait(RELIEF_SECONDS):
         try:
@@ -106,6 +107,7 @@ def _relieve_once(runtime: WorkerRuntime) -> None:
     try:
         for name in runtime.gates.to_probe():
             probe.run(runtime.gates, name, runtime.settings)
+        runtime.sweeper.run_if_due()
         due = runtime.inbox.wake(RELIEF_BATCH, gates.ALL)
         drain(due, runtime.converger, seconds=RELIEF_SECONDS)
     except StoreError as error:

@@ -29,6 +29,8 @@ class Durability(msgspec.Struct, frozen=True):
     """Tells one run of the server from the next."""
     window: str
     """What a power cut or a failover may take along, "" for nothing."""
+    read_only: bool = False
+    """It is a replica, and takes nothing."""
 
 
 def read(client: redis.Redis) -> Durability:
@@ -44,7 +46,8 @@ def read(client: redis.Redis) -> Durability:
     windows = [fsync_window(config)]
     if int(replication.get("connected_slaves", 0)):
         windows.append("what its replicas lag behind, on a failover")
-    return Durability(str(server["run_id"]), " and ".join(one for one in windows if one))
+    window = " and ".join(one for one in windows if one)
+    return Durability(str(server["run_id"]), window, replication.get("role") == "slave")
 
 
 def fsync_window(config: Mapping[str | None, str | None]) -> str:
@@ -66,7 +69,7 @@ class RestartWatch:
     """Owes all sources a reconciliation when a store has restarted that may have lost something.
 
     What counts is how it ran before. That stands in the store, and is remembered here for one that
-    comes back with nothing.
+    comes back without it, or with what it was long ago.
     """
 
     def __init__(self, client: redis.Redis, sources: Sequence[Source]) -> None:
@@ -79,14 +82,16 @@ class RestartWatch:
         now = read(self._client)
         with store_errors():
             stored = self._client.get(RUN_KEY)
-            before = msgspec.json.decode(stored, type=Durability) if stored else self._last
-            restarted = before is not None and before.run != now.run
-            if restarted and before is not None and before.window:
-                self._owe(f"Redis restarted, which may have lost {before.window}")
-            if before != now or not stored:
+            told = msgspec.json.decode(stored, type=Durability) if stored else None
+            ended = [one for one in (self._last, told) if one is not None and one.run != now.run]
+            for before in ended:
+                if before.window:
+                    self._owe(f"Redis restarted, which may have lost {before.window}")
+                    break
+            if told != now:
                 self._client.set(RUN_KEY, msgspec.json.encode(now))
         self._last = now
-        return restarted
+        return bool(ended)
 
     def _owe(self, why: str) -> None:
         log.error("%s: a reconciliation is owed", why)

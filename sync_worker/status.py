@@ -12,7 +12,7 @@ import redis
 
 from sync_worker import durability, gates
 from sync_worker.gates import REMOTES, Gate
-from sync_worker.store import store_errors, unsafe_points
+from sync_worker.store import READ_ONLY, store_errors, unsafe_points
 
 BUDGET_KEY = "sw:fusebill:limits"
 
@@ -113,7 +113,7 @@ def read_status(client: redis.Redis, *, account: str | None = None) -> Status:
             paused=_paused(told),
             reconcile_owed=[_owed(str(source), str(text)) for source, text in sorted(owed.items())],
             may_lose=durable.window,
-            unsafe=unsafe,
+            unsafe=[*unsafe, *([f"it is {READ_ONLY}"] if durable.read_only else [])],
             budget=msgspec.json.decode(budget) if budget else {},
             releases_held=client.hlen("sw:held"),
             would=client.hlen("sw:would"),

@@ -32,6 +32,9 @@ FULL_SHARE = 0.9
 """From this share of `maxmemory` on nothing is accepted; the rest is for draining (B6.12)."""
 
 
+READ_ONLY = "a read-only replica: point REDIS_URL at the primary"
+
+
 class StoreError(Exception):
     """The store cannot take or give anything now; the message says why."""
 
@@ -87,9 +90,7 @@ def store_errors() -> Iterator[None]:
         if text.startswith("FULL") or isinstance(error, OutOfMemoryError) or "OOM" in text:
             raise StoreFull from error
         if isinstance(error, ReadOnlyError) or "READONLY" in text:
-            raise StoreError(
-                "Redis is a read-only replica: point REDIS_URL at the primary"
-            ) from error
+            raise StoreError(f"Redis is {READ_ONLY}") from error
         if "MISCONF" in text:
             raise StoreError(
                 "Redis cannot write to its disk: free space or mend the disk"

@@ -68,16 +68,16 @@ class Sweeper:
         if not self.is_due():
             return False
         token = secrets.token_hex(8)
-        with store_errors():
-            if not self.client.set("sw:sweep:lease", token, nx=True, px=LEASE_MS):
-                return False
+        begun = self._note("begin", token, LEASE_MS)
+        if not begun:
+            return False
         try:
-            return self._sweep()
+            return self._sweep(token, begun)
         except (errors.FusebillError, Paused) as error:
             log.warning("the sweep of all customers is put off: %s", error)
             return False
         finally:
-            self._let_go(token)
+            self._note("end", token)
 
     def is_due(self) -> bool:
         """Whether a mailbox waits for a sweep that may begin now. Raises StoreError."""
@@ -100,29 +100,29 @@ class Sweeper:
             seconds, micros = self.client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    def _sweep(self) -> bool:
-        begun = self._now()
+    def _note(self, step: str, token: str, *more: int | str) -> int:
+        script = scripts.load(self.client, "sweep")
         with store_errors():
-            self.client.hset(self._key, mapping={"attempted": begun, "running": begun})
+            return int(script(args=[step, self.links.account, token, *more]))
+
+    def _sweep(self, token: str, begun: int) -> bool:
         try:
-            seen, complete, blind = self._read_all()
+            seen, complete, blind = self._read_all(token)
         except errors.Incomplete as error:
             log.warning("%s", error)
             seen, complete, blind = 0, False, set()
+        if not complete:
+            self._note("incomplete", token)
+            log.error("the sweep did not see every customer: what waits for one goes on waiting")
+            return False
         with store_errors():
-            if not complete:
-                self.client.hincrby(self._key, "incomplete", 1)
-                log.error(
-                    "the sweep did not see every customer: what waits for one goes on waiting"
-                )
-                return False
             self.client.hdel(self._key, "incomplete")
             script = scripts.load(self.client, "swept")
             woken = script(args=[self.links.account, begun, seen, *sorted(blind)])
         log.info("swept %d customers, %d mailboxes go on", seen, len(woken))
         return True
 
-    def _read_all(self) -> tuple[int, bool, set[Slot]]:
+    def _read_all(self, token: str) -> tuple[int, bool, set[Slot]]:
         """Read every page: customers seen, whether that was all, and slots some left out."""
         seen: set[int] = set()
         partly: list[Customer] = []
@@ -140,9 +140,7 @@ class Sweeper:
                 self.links.observe(customer, sent_at=sent_at)
             broken += page.broken
             total = page.total if page.total is not None else total
-            with store_errors():
-                self.client.hset(self._key, mapping={"seen": len(seen), "total": total or ""})
-                self.client.pexpire("sw:sweep:lease", LEASE_MS)
+            self._note("seen", token, LEASE_MS, len(seen), total or "")
             if self.gates.is_shut(OPERATOR):
                 raise Paused
         complete = not broken and (total is None or len(seen) >= total)
@@ -162,12 +160,6 @@ class Sweeper:
             self.links.observe(read, sent_at=sent_at)
             blind |= _left_out(read)
         return blind
-
-    def _let_go(self, token: str) -> None:
-        with store_errors():
-            if self.client.get("sw:sweep:lease") == token:
-                self.client.delete("sw:sweep:lease")
-            self.client.hdel(self._key, "running", "seen", "total")
 
 
 def _left_out(customer: Customer) -> set[Slot]:
