@@ -139,6 +139,7 @@ def party(
     *,
     marks: Marks | None = None,
     former: Mapping[Record, Marks] | Iterable[Record] = (),
+    changes: Iterable[Change] = (),
     company: Company | None = None,
     claims: str | None = None,
     **more: Any,
@@ -146,5 +147,5 @@ def party(
     """A record that takes part in a plan; it claims the customer that it is to be latched to."""
     if claims is None and isinstance(wish, Latch):
         claims = str(wish.customer_id)
-    who = subject(record=wish.record, marks=marks, former=former)
+    who = subject(*changes, record=wish.record, marks=marks, former=former)
     return Party(who, wish, links or {}, company, claims, **more)

@@ -373,15 +373,17 @@ class _Planner:
     def _is_move(self, party: Party, wish: Latch, held: frozenset[int]) -> bool:
         """The record's claim changed from the customer that holds it (B5.5).
 
-        Where no other claim of it was ever known, whoever holds it got it before the claim changed
-        (B4.5).
+        That customer may have got it by a change that is not settled yet: its worker vanished after
+        the call. Where no other claim was ever known, whoever holds it got it before the claim
+        changed (B4.5).
         """
         marks = party.subject.marks
         if len(held) > 1:
             return False
         (holder,) = held
         unknown = marks.home is None and marks.claim in (None, str(wish.customer_id))
-        return unknown or str(holder) in (marks.home, marks.claim)
+        told = {one.change.customer_id for box in party.subject.boxes for one in box.pending}
+        return unknown or str(holder) in {marks.home, marks.claim, *told}
 
     def _fill(self, party: Party, wish: Fill) -> _Go | Leave:
         self._read({wish.customer_id})

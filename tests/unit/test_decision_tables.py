@@ -870,6 +870,7 @@ class Taken:
     record: Record = CONTACT
     slot: str | SlotState = SlotState.EMPTY
     marks: Marks = field(default_factory=Marks)
+    changes: tuple[Change, ...] = ()
     held: list[int] = field(default_factory=list)
     others: dict[Record, planning.Party] = field(default_factory=dict)
     former: bool = False
@@ -886,7 +887,7 @@ class Taken:
         if former:
             links |= holders(FORMER, world)
         wish = Latch(self.record, N, evidence, self.succeeds)
-        first = party(wish, links, marks=self.marks, former=former)
+        first = party(wish, links, marks=self.marks, former=former, changes=self.changes)
         return answered([first], world, policy, self.others, **self.known)
 
 
@@ -932,6 +933,9 @@ SLOT_WORDS: dict[str, Callable[[Taken], None]] = {
 HOLDER_WORDS: dict[str, Callable[[Taken], None]] = {
     "nobody": lambda one: None,
     "8714401, which it claimed before": lambda one: hold(one, AT_HOME, OTHER),
+    "8714401, which an earlier change names that is not settled yet": lambda one: hold(
+        one, ELSEWHERE, OTHER, changes=(linked(CONTACT, str(OTHER)), linked(CONTACT, str(N)))
+    ),
     "8714401, and it never was anywhere by its claim": lambda one: hold(one, Marks(), OTHER),
     "8714401, where another hand put it": lambda one: hold(one, ELSEWHERE, OTHER),
     "8714401 and 8714403": lambda one: hold(one, AT_HOME, OTHER, THIRD),
@@ -947,8 +951,10 @@ def put(one: Taken, slot: str, **more: Any) -> None:
         setattr(one, name, value)
 
 
-def hold(one: Taken, marks: Marks, *held: int, **known: Any) -> None:
-    one.marks, one.held = marks, list(held)
+def hold(
+    one: Taken, marks: Marks, *held: int, changes: tuple[Change, ...] = (), **known: Any
+) -> None:
+    one.marks, one.held, one.changes = marks, list(held), changes
     one.known = one.known | known
 
 

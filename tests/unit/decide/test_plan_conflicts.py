@@ -19,7 +19,7 @@ from sync_worker.decide.plan import (
 )
 from sync_worker.decide.subject import Policy
 from sync_worker.domain import Marks, Outcome, Reason, Record, Slot, SlotState
-from tests.changes import ACCOUNT, CONTACT, GEOTAB, customer, named, party
+from tests.changes import ACCOUNT, CONTACT, GEOTAB, customer, linked, named, party
 from tests.unit.decide.planning import (
     REPLACE,
     buried,
@@ -117,7 +117,19 @@ def test_b5_5_a_slot_is_not_replaced_twice_within_the_hour(ago, again):
     ],
 )
 def test_b5_5_a_move_is_no_conflict(marks, policy, moves):
-    what = planned(moving(X, 6, 5, marks=marks), holder(5), holder(6, X), policy=policy)
+    see_whether_it_moves(moves, moving(X, 6, 5, marks=marks), policy)
+
+
+@pytest.mark.parametrize(("told", "moves"), [("6", True), ("7", False)])
+def test_b5_5_a_claim_that_is_not_settled_yet_may_have_put_it_there(told, moves):
+    """Its worker vanished after the call, or the call's answer was lost."""
+    changes = [linked(X, told), linked(X, "5")]
+    one = moving(X, 6, 5, marks=Marks(home="7", claim="7"), changes=changes)
+    see_whether_it_moves(moves, one, Policy())
+
+
+def see_whether_it_moves(moves, one, policy):
+    what = planned(one, holder(5), holder(6, X), policy=policy)
     if moves:
         assert steps(what, GEO) == [(6, ""), (5, "x")]
         assert result(what) == Done(Outcome.MOVED, "from customer 6 to 5", (5, 6))
