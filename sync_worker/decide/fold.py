@@ -33,6 +33,9 @@ SAME_WRITE_MS = 1_000
 NEVER_FILLED = "the link field is not known to have been filled"
 """The detail of an empty field that is no news (B3.6)."""
 
+STILL_CARRIED = "an active contact still carries the id"
+"""The detail of an unlink that MyAdmin contradicts (B3.5)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Latch:
@@ -388,16 +391,23 @@ def _fold_presence(subject: Subject, sifted: Sifted, truth: Truth, folded: Folde
     link = sifted.of(Aspect.LINK)
     winner = newest(link) if link else None
     unlinks = winner is not None and winner.change.kind is Kind.UNLINKED
-    if truth.presence is Presence.PRESENT:
+    if truth.presence is not Presence.PRESENT:
         if unlinks:
-            by = _deciding(subject, sifted, folded)
-            _tell(folded, by, Outcome.IGNORED, "an active contact still carries the id")
-        else:
             _fold_events(subject, sifted, folded)
-    elif unlinks:
-        _fold_events(subject, sifted, folded)
-    else:
-        folded.absent = True
+        else:
+            folded.absent = True
+        return
+    claims = [one for one in link if one.change.kind is not Kind.UNLINKED]
+    if unlinks and not claims:
+        by = _deciding(subject, sifted, folded)
+        _tell(folded, by, Outcome.IGNORED, STILL_CARRIED)
+        return
+    if unlinks:
+        # What is not so outdoes no claim, be they told together or apart.
+        mistaken = [one for one in link if one not in claims]
+        _tell(folded, mistaken, Outcome.IGNORED, STILL_CARRIED)
+        sifted = Sifted(sifted.told, {**sifted.fresh, Aspect.LINK: claims})
+    _fold_events(subject, sifted, folded)
 
 
 # --- without read access

@@ -413,6 +413,16 @@ def test_b3_5_a_geotab_release_needs_that_no_active_contact_carries_the_id():
     }
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_b3_5_an_unlink_that_myadmin_contradicts_outdoes_no_claim(first):
+    """Told apart it would not either."""
+    changes = [linked(GEOTAB, "5"), unlinked(GEOTAB, occurred_at=NOW + 1)]
+    result = folded(changes[first], changes[1 - first], truth=truth(GEOTAB, None))
+    assert result.wish == Latch(GEOTAB, 5, evidence=True)
+    assert seqs(result.by) == [1 + first]
+    assert told(result) == {2 - first: (IGNORED, "an active contact still carries the id")}
+
+
 def test_b3_5_an_older_unlink_is_folded_into_a_claim_that_myadmin_agrees_with():
     changes = [unlinked(GEOTAB, occurred_at=NOW - 1), linked(GEOTAB, "5")]
     result = folded(*changes, truth=truth(GEOTAB, None))
