@@ -266,7 +266,9 @@ def break_renewal(module: Any) -> None:
     break_script("hold", "set_due(mailbox, ends, ends)", "")(module)
 
 
-break_crash_counting = break_script(None, "  if work[3] then\n", "  if false then\n")
+break_crash_counting = break_script(
+    None, "redis.call('HSET', key, 'crashes',", "redis.call('HSET', key, 'not_counted',"
+)
 
 break_token = break_script("settle", "if lease_lost(box[1], token) then return {-1, 0} end", "")
 
