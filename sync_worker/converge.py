@@ -63,6 +63,9 @@ CONFLICT = 409
 BUSY_SECONDS = 0.5
 """How soon a mailbox is tried again whose customer another mailbox is working on."""
 
+FORBIDDEN_SECONDS = 60.0
+"""How soon a CRM is asked again that forbade a record, or named no time for its limit."""
+
 CRM_SECONDS = 30.0
 """How soon a read of a CRM that failed is tried again (B3.5)."""
 
@@ -422,6 +425,8 @@ class Converger:
             return 0.0 if stopping.requested() else None
         if self._shut and isinstance(error, errors.FusebillError | crm.CrmError):
             return SHUT_SECONDS  # an outage, or refused credentials (B6.3, B6.4)
+        if isinstance(error, errors.Unauthorized | crm.Unauthorized):
+            return SHUT_SECONDS  # ours are old: they were renewed meanwhile
         if isinstance(error, crm.CrmError):
             return _crm_seconds(error) * (1 + retry.JITTER * self.jitter())
         waits: dict[type[Exception], float] = {
@@ -565,7 +570,6 @@ _TROUBLE = {
     errors.Incomplete: retry.Trouble.TRANSIENT,
     errors.RelayedNotFound: retry.Trouble.RELAYED_NOT_FOUND,
     errors.RateLimited: retry.Trouble.RATE_LIMITED,
-    errors.Unauthorized: retry.Trouble.UNAUTHORIZED,
     errors.CustomerNotFound: retry.Trouble.MISSING_CUSTOMER,
     errors.Rejected: retry.Trouble.REJECTED,
     Unmet: retry.Trouble.TRANSIENT,
@@ -574,7 +578,15 @@ _TROUBLE = {
     NoSuchRecord: retry.Trouble.MISSING_CUSTOMER,
 }
 
-_PUT_OFF = (Busy, NeedsSweep, Braked, NewerFormat, crm.CrmError, StoreFull)
+_PUT_OFF = (
+    Busy,
+    NeedsSweep,
+    Braked,
+    NewerFormat,
+    errors.Unauthorized,
+    crm.CrmError,
+    StoreFull,
+)
 """What uses up no attempt."""
 
 
@@ -611,7 +623,7 @@ def _crm_seconds(error: crm.CrmError) -> float:
         return min(max(error.seconds, 1.0), retry.LONGEST_RESET_SECONDS)
     if isinstance(error, crm.Unavailable):
         return CRM_SECONDS
-    return float(retry.AUTH_PROBE_SECONDS)
+    return FORBIDDEN_SECONDS
 
 
 def _first(gatherer: Gatherer, claim: Claim) -> Participant:

@@ -55,6 +55,7 @@ class Verdict(StrEnum):
     """What a call tells of the remote system; see report.lua."""
 
     ALIVE = "alive"
+    SOUND = "sound"
     FAILED = "failed"
     REFUSED = "refused"
     PROVEN = "proven"

@@ -15,12 +15,19 @@ log = logging.getLogger(__name__)
 def drain_mailboxes(mailboxes: list[str]) -> None:
     """Converge the mailboxes that this message names."""
     try:
-        left = drain.drain(mailboxes, worker_runtime().converger, seconds=celery.DRAIN_SECONDS)
+        runtime = worker_runtime()
+        left = drain.drain(
+            mailboxes,
+            runtime.converger,
+            seconds=celery.DRAIN_SECONDS,
+            stop=lambda: stopping.requested() or runtime.gates.were_renewed(),
+        )
     except StoreError as error:
         log.warning("left %d mailboxes to beat: %s", len(mailboxes), error)
         return
-    if left and stopping.requested():
-        celery.give_back(left)
+    if left:
+        send = celery.give_back if stopping.requested() else celery.publish_or_leave
+        send(left)
 
 
 @celery.app.task(name=celery.WAKE_DUE)

@@ -10,6 +10,8 @@ from sync_worker.gates import Verdict
 def of_fusebill(error: errors.FusebillError | None) -> Verdict:
     """What an answer of Fusebill, or the error that it was, tells of Fusebill itself."""
     match error:
+        case None:
+            return Verdict.SOUND
         case errors.Transient(outage=True):
             return Verdict.FAILED
         case errors.Unauthorized():
@@ -21,6 +23,8 @@ def of_fusebill(error: errors.FusebillError | None) -> Verdict:
 def of_crm(error: crm.CrmError | None) -> Verdict:
     """What an answer of a CRM, or the error that it was, tells of that CRM itself."""
     match error:
+        case None:
+            return Verdict.SOUND
         case crm.Unavailable(outage=True):
             return Verdict.FAILED
         case crm.Unauthorized():

@@ -14,9 +14,6 @@ from sync_worker.domain import Reason
 JITTER = 0.2
 """Each wait is changed by up to this share, so that a burst does not come back as one (B6.1)."""
 
-AUTH_PROBE_SECONDS = 60
-"""How soon a call is tried again after the key was refused (B6.4)."""
-
 UNKNOWN_RESET_SECONDS = 60.0
 """The wait after a 429 whose headers name no reset: a minute's limit has passed by then (B6.2)."""
 
@@ -37,7 +34,6 @@ class Trouble(Enum):
     GONE_CUSTOMER = "gone_customer"
     """It was there before."""
     RATE_LIMITED = "rate_limited"
-    UNAUTHORIZED = "unauthorized"
     REJECTED = "rejected"
 
 
@@ -82,8 +78,6 @@ def after(
     if trouble is Trouble.RATE_LIMITED:
         wait = UNKNOWN_RESET_SECONDS if reset_seconds is None else reset_seconds
         return Wait(min(max(wait, 1.0), LONGEST_RESET_SECONDS), failures)
-    if trouble is Trouble.UNAUTHORIZED:
-        return Wait(AUTH_PROBE_SECONDS * (1 + JITTER * jitter), failures)
     steps, reason = {
         Trouble.TRANSIENT: (len(schedule), Reason.RETRIES_EXHAUSTED),
         Trouble.RELAYED_NOT_FOUND: (RELAYED_NOT_FOUND_STEPS, Reason.REJECTED),

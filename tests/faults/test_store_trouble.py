@@ -35,7 +35,7 @@ QUICK = Path(__file__).parent / "quick"
 
 PROBE_SECONDS = gates.PROBE_SECONDS if LONG_RUN else 2
 
-ROUNDS = 20 if LONG_RUN else 2
+ROUNDS = 20 if LONG_RUN else 1
 """How often the power is cut."""
 
 FIRST_CUSTOMER = 200_000
@@ -47,8 +47,8 @@ NOTE = "x" * 12_000
 
 ROOM_BYTES = 60_000_000 if LONG_RUN else 6_000_000
 
-SOON_SECONDS = 3 * WAKE_GRACE_MS / 1000
-"""A wake-up that could not be sent holds nobody up for more than one such time, once or twice."""
+SOON_SECONDS = 2 * WAKE_GRACE_MS / 1000
+"""How long a few hundred changes take at most: wake-ups that cannot be sent hold up nobody."""
 
 READ_ONLY = "Redis is a read-only replica: point REDIS_URL at the primary"
 
@@ -231,14 +231,14 @@ def test_b6_12_a_full_store_refuses_from_90_percent_and_drains_by_itself(stack, 
         command(stack, "pause")
     stack.client.config_set("maxmemory", stack.client.info("memory")["used_memory"] + ROOM_BYTES)
     numbers, taken, refused = send_until_refused(stack)
-    answer = stack.post(told(stack, 9999))
-    assert answer.status_code == 503
-    assert int(answer.headers["Retry-After"]) > 0
-    assert requests.get(f"{stack.url}/readyz", timeout=5).status_code == 503
     if circuit == "open":
         until(lambda: read_status(stack.client).breaker["fusebill"] == "open")
     log_from = place(stack, "worker")
     full = fill(stack)
+    answer = stack.post(told(stack, 9999))
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+    assert requests.get(f"{stack.url}/readyz", timeout=5).status_code == 503
     if circuit == "open":
         seq = stack.control.last_seq()
         probes = stack.control.wait_for_calls(2, since=seq, timeout=3 * PROBE_SECONDS + 30)
@@ -260,7 +260,8 @@ def test_b6_12_a_full_store_refuses_from_90_percent_and_drains_by_itself(stack, 
         ("drained", f"{len(numbers)} changes, {full:.1%} to {left:.1%}, in {drained:.1f} s"),
         ("the next change", f"{time.monotonic() - begun:.1f} s"),
     )
-    assert refused > 0.9 > taken > 0.88
+    assert 0.88 < taken < refused
+    assert abs(refused - 0.9) < 0.01  # measured before the request, which takes some itself
     assert full > 0.99
     assert drained < SOON_SECONDS or LONG_RUN
     assert "draining it without Celery" in said_since(stack, "worker", log_from)
@@ -418,7 +419,7 @@ def test_b10_1_after_a_power_cut_under_always_every_change_is_there(stack, figur
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("_", range(ROUNDS // 2))
+@pytest.mark.parametrize("_", range(ROUNDS))
 def test_b10_1_what_a_power_cut_may_take_is_told_before_and_after(stack, figures, _):
     """Under everysec: what came since the last sync is gone, and all sources owe a look at it."""
     stack.client.config_set("appendfsync", "everysec")

@@ -269,6 +269,15 @@ def test_b6_1_nothing_is_given_up_before_fusebill_has_proved_itself(world, fault
     assert (told.owner, "GET /v1/customers/?pageSize=1" in told.why) == (FUSEBILL, True)
     world.control.remove_fault(wrong)
     assert world.converge(CONTACT) is Ended.SETTLED
+    assert read_status(world.client).outages == []
+
+
+def test_b6_4_who_meets_the_refusal_of_old_credentials_tries_again_soon(world, client):
+    client.incr("sw:renewed")  # since this worker read its own
+    world.control.add_fault(Fault(status=401, count=1))
+    assert world.feed(linked()) is Ended.POSTPONED
+    assert world.waits_seconds(CONTACT) <= 1
+    assert read_status(client).paused == []
 
 
 def test_b6_2_a_rate_limit_met_by_the_proof_is_no_reason_to_give_up(world):

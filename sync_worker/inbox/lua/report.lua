@@ -4,6 +4,7 @@
 --       different ones, ms until the circuit is probed, ms until refused credentials are, how often
 --       credentials had been renewed when those of the call were read, when a probe began in ms
 --   verdict  alive    it answered, whatever it said
+--            sound    it answered as it should
 --            failed   no connection, a time-out, a 5xx
 --            refused  it refuses the credentials
 --            proven   a probe succeeded
@@ -35,6 +36,7 @@ elseif verdict == 'failed' then
 else
   redis.call('HDEL', key, 'streak', 'open')
   redis.call('DEL', key .. ':whom')
+  if verdict == 'sound' or verdict == 'proven' then redis.call('DEL', key .. ':doubt') end
   if verdict == 'refused' then
     -- Credentials that were renewed since are not the ones that it refuses.
     if tonumber(redis.call('GET', 'sw:renewed') or 0) == tonumber(ARGV[9]) then shut('refused', ARGV[8]) end

@@ -49,10 +49,9 @@ def test_what_is_given_up_earlier(trouble, steps, reason):
     assert ended.next_step
 
 
-@pytest.mark.parametrize("trouble", [Trouble.RATE_LIMITED, Trouble.UNAUTHORIZED])
 @given(failures=st.integers(0, 100))
-def test_b6_2_b6_4_waiting_for_the_account_uses_up_no_attempt(trouble, failures):
-    decision = decided(trouble, failures)
+def test_b6_2_waiting_for_the_account_uses_up_no_attempt(failures):
+    decision = decided(Trouble.RATE_LIMITED, failures)
     assert isinstance(decision, Wait)
     assert decision.failures == failures
 
@@ -92,11 +91,6 @@ def test_b6_9_what_is_given_up_says_what_to_do_next(trouble, next_step):
     ended = decided(trouble, 99)
     assert isinstance(ended, GiveUp)
     assert ended.next_step == next_step
-
-
-@pytest.mark.parametrize(("jitter", "seconds"), [(-1.0, 48.0), (0.0, 60.0), (1.0, 72.0)])
-def test_b6_4_a_refused_key_is_tried_again_in_a_minute(jitter, seconds):
-    assert decided(Trouble.UNAUTHORIZED, 3, jitter=jitter) == Wait(pytest.approx(seconds), 3)
 
 
 @pytest.mark.parametrize(("jitter", "seconds"), [(-1.0, 24.0), (1.0, 36.0)])
