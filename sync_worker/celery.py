@@ -146,8 +146,8 @@ def _stop(**_: object) -> None:
     stopping.pass_on(child.pid for child in billiard.active_children() if child.pid)
 
 
-def publish_or_leave(mailboxes: Sequence[str]) -> None:
-    """Send wake-ups, or leave them to beat if the broker cannot be reached."""
+def publish_or_leave(mailboxes: Sequence[str]) -> bool:
+    """Send wake-ups, or leave them to beat if the broker cannot be reached; tells if they went."""
     try:
         publish(mailboxes)
     except Exception as error:  # noqa: BLE001 - kombu raises what its transport raises
@@ -156,6 +156,8 @@ def publish_or_leave(mailboxes: Sequence[str]) -> None:
             len(mailboxes),
             type(error).__name__,
         )
+        return False
+    return True
 
 
 def give_back(mailboxes: Sequence[str]) -> None:

@@ -447,7 +447,8 @@ class Converger:
             self.fusebill.probe()
         except errors.FusebillError as error:
             log.warning("nothing is given up, as Fusebill does not prove itself: %s", error)
-            self.gates.doubt(gates.FUSEBILL, str(error))
+            if not isinstance(error, errors.RateLimited):
+                self.gates.doubt(gates.FUSEBILL, str(error))
             return False
         return True
 

@@ -109,7 +109,7 @@ def _relieve_once(runtime: WorkerRuntime) -> None:
             probe.run(runtime.gates, name, runtime.settings)
         runtime.sweeper.run_if_due()
         due = runtime.inbox.wake(RELIEF_BATCH, gates.ALL)
-        drain(due, runtime.converger, seconds=RELIEF_SECONDS)
+        runtime.inbox.leave(drain(due, runtime.converger, seconds=RELIEF_SECONDS))
     except StoreError as error:
         log.warning("the full store could not be drained: %s", error)
     except Exception:
@@ -119,7 +119,7 @@ def _relieve_once(runtime: WorkerRuntime) -> None:
 def wake_due(
     client: redis.Redis,
     inbox: Inbox,
-    publish: Callable[[Sequence[str]], None],
+    publish: Callable[[Sequence[str]], bool],
     *,
     queue_key: str,
     batch: int,
@@ -130,7 +130,8 @@ def wake_due(
     # At least one message, so that what is overdue is never kept out by newer work.
     room = max(1, MOST_WAITING_MESSAGES - int(waiting))
     mailboxes = inbox.wake(room * batch, gates.ALL)
-    if mailboxes:
-        publish(mailboxes)
+    if mailboxes and not publish(mailboxes):
+        inbox.leave(mailboxes)
+    elif mailboxes:
         log.debug("woke %d mailboxes", len(mailboxes))
     return len(mailboxes)

@@ -191,7 +191,9 @@ class Gates:
     def doubt(self, gate: str, why: str) -> None:
         """Have `status` say that a remote system did not prove itself. Raises StoreError."""
         with store_errors():
-            self._client.set(f"sw:gate:{gate}:doubt", why, ex=DOUBTED_SECONDS)
+            seconds, micros = self._client.time()
+            since = int(seconds) * 1000 + int(micros) // 1000
+            self._client.set(f"sw:gate:{gate}:doubt", f"{since}|{why}", ex=DOUBTED_SECONDS)
 
     def note_renewed(self) -> None:
         """Take the credentials that are read after this for the newest. Raises StoreError."""
@@ -227,11 +229,12 @@ def look(client: redis.Redis, *names: str) -> list[Gate]:
     ]
 
 
-def doubts(client: redis.Redis) -> dict[str, str]:
-    """The remote systems that did not prove themselves lately, and why. Raises StoreError."""
+def doubts(client: redis.Redis) -> dict[str, Why]:
+    """The remote systems that did not prove themselves when asked last. Raises StoreError."""
     with store_errors():
         told = client.mget([f"sw:gate:{name}:doubt" for name in REMOTES])
-    return {name: str(why) for name, why in zip(REMOTES, told, strict=True) if why is not None}
+    found = {name: _why(stored) for name, stored in zip(REMOTES, told, strict=True)}
+    return {name: why for name, why in found.items() if why is not None}
 
 
 def passed_by(mailbox: str, readable: Container[str]) -> tuple[str, ...]:

@@ -19,14 +19,15 @@ from sync_worker.settings import CONNECT_TIMEOUT_SECONDS, Settings, SettingsErro
 
 log = logging.getLogger(__name__)
 
-CALLS = 3
-"""How many calls a probe makes at most: a log-in, whose account it is, and a read."""
+CRM_CALLS = 3
+"""How many calls a probe of a CRM makes at most: a log-in, whose account it is, and a read."""
 
 
 def run(gates_: Gates, name: str, current: Settings) -> None:
     """Probe a remote system if it is time and nobody else does. Raises StoreError."""
-    seconds = CALLS * (CONNECT_TIMEOUT_SECONDS + current.fusebill_read_timeout_seconds) + 5
-    turn = gates_.take_turn(name, seconds=seconds)
+    calls = 1 if name == gates.FUSEBILL else CRM_CALLS
+    longest = CONNECT_TIMEOUT_SECONDS + current.fusebill_read_timeout_seconds
+    turn = gates_.take_turn(name, seconds=calls * longest + 5)
     if turn is None:
         return
     shut = True

@@ -216,7 +216,7 @@ def run(
     client: redis.Redis,
     planned: ReplayPlan | DryRunPlan,
     *,
-    wake: Callable[[Sequence[str]], None],
+    wake: Callable[[Sequence[str]], object],
     on_progress: Callable[[int], None] = lambda _: None,
     per_second: float = PER_SECOND,
     sleep: Callable[[float], None] = time.sleep,

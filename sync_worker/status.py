@@ -11,7 +11,7 @@ import msgspec
 import redis
 
 from sync_worker import durability, gates
-from sync_worker.gates import REMOTES, Gate
+from sync_worker.gates import REMOTES, Gate, Why
 from sync_worker.store import READ_ONLY, store_errors, unsafe_points
 
 BUDGET_KEY = "sw:fusebill:limits"
@@ -109,7 +109,7 @@ def read_status(client: redis.Redis, *, account: str | None = None) -> Status:
             ticked_seconds=max(0.0, now / 1000 - float(ticked)) if ticked else None,
             dead_letters=dict(sorted(reasons.items())),
             breaker={gate.name: gate.breaker for gate in told if gate.name in REMOTES},
-            outages=_outages(told, doubts, now),
+            outages=_outages(told, doubts),
             paused=_paused(told),
             reconcile_owed=[_owed(str(source), str(text)) for source, text in sorted(owed.items())],
             may_lose=durable.window,
@@ -154,11 +154,13 @@ def read_counters(client: redis.Redis) -> dict[str, int]:
         return {str(name): int(n) for name, n in client.hgetall("sw:count").items()}
 
 
-def _outages(told: Iterable[Gate], doubts: Mapping[str, str], now: int) -> list[Pause]:
+def _outages(told: Iterable[Gate], doubts: Mapping[str, Why]) -> list[Pause]:
     """Open circuits, and what did not prove itself lately without being an outage."""
     found = [Pause(gate.name, gate.open.text, iso(gate.open.since)) for gate in told if gate.open]
     known = {one.owner for one in found}
-    found += [Pause(name, why, iso(now)) for name, why in doubts.items() if name not in known]
+    found += [
+        Pause(name, why.text, iso(why.since)) for name, why in doubts.items() if name not in known
+    ]
     return found
 
 

@@ -22,7 +22,7 @@ class Waker:
     The thread starts with the first name, so that a process may fork before.
     """
 
-    def __init__(self, publish: Callable[[Sequence[str]], None]) -> None:
+    def __init__(self, publish: Callable[[Sequence[str]], object]) -> None:
         self._publish = publish
         self._waiting: dict[str, None] = {}
         self._ready = threading.Condition()

@@ -274,6 +274,7 @@ class Inbox:
         self._settle = scripts.load(client, "settle")
         self._postpone = scripts.load(client, "postpone")
         self._wake = scripts.load(client, "wake")
+        self._leave = scripts.load(client, "leave")
         self._join = scripts.load(client, "join")
         self._brake = scripts.load(client, "brake")
         self._merge = scripts.load(client, "merge")
@@ -494,6 +495,12 @@ class Inbox:
         """Count `n` more of something for the metrics: `NAME` or `NAME|LABEL|LABEL`."""
         with store_errors():
             self._client.hincrby("sw:count", metric, n)
+
+    def leave(self, mailboxes: Sequence[str]) -> None:
+        """Have `wake` name these again at once: nobody was woken for them after all."""
+        if mailboxes:
+            with store_errors():
+                self._leave(args=list(mailboxes))
 
     def note_tick(self) -> None:
         """Note that a worker has taken a tick of beat: both are there and work."""

@@ -11,7 +11,7 @@ import redis
 MAY_RUN_WHEN_FULL = frozenset(
     {
         *("claim", "join", "hold", "brake", "settle", "postpone", "merge"),
-        *("wake", "observe", "sweep", "swept", "report", "probe"),
+        *("wake", "leave", "observe", "sweep", "swept", "report", "probe"),
     }
 )
 """What drains a full store; accepting and replaying only fill it (B6.12)."""

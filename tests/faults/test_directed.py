@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -32,6 +32,8 @@ PATIENCE_SECONDS = 45
 
 SLOW_MS = 1_800
 """An answer in time; four of them take longer than a lease."""
+
+SETTLE = "script settle"
 
 A, B, C = 0, 1, 2
 """A record's own customers."""
@@ -108,8 +110,7 @@ class Scenes:
     poison: News
     slow: News
     dropped: list[News]
-    overtaken: list[tuple[News, Plan | None]]
-    """Moves whose end their worker does not live to see, or is not told of."""
+    overtaken: list[Overtaken]
     stalled: News
     stall: Plan
 
@@ -133,6 +134,7 @@ def begin(stage: Stage) -> Scenes:
     latched = [stage.news(one, A) for one in (mover, *movers)]
     stage.tell(*latched)
     stage.wait_settled(*latched)
+    overtaken = overtake(stage, movers)
     forgotten = forget(stage)
     poison = poisoned(stage)
     slow = stage.news(mover, B)
@@ -140,11 +142,10 @@ def begin(stage: Stage) -> Scenes:
         fault = Fault(customer_id=customer, answer_latency_ms=SLOW_MS)
         stage.stack.control.add_fault(fault)
     dropped = drop(stage)
-    overtaken = [overtake(stage, one, killed=n % 2 == 1) for n, one in enumerate(movers)]
     stalled = stage.news(stage.player(), A)
-    stall = Plan("stall", (stalled.member.mailbox,), "stall", when="before", what="script settle")
+    stall = Plan("stall", (stalled.member.mailbox,), "stall", when="before", what=SETTLE)
     stage.orders.plan(stall)
-    stage.tell(poison, slow, stalled, *dropped, *(news for news, _ in overtaken))
+    stage.tell(poison, slow, stalled, *dropped)
     return Scenes(stage, forgotten, poison, slow, dropped, overtaken, stalled, stall)
 
 
@@ -177,19 +178,39 @@ def drop(stage: Stage) -> list[News]:
     return news
 
 
-def overtake(stage: Stage, mover: Member, *, killed: bool) -> tuple[News, Plan | None]:
-    """A move that is done at Fusebill, and known to nobody: its worker dies before it could settle
-    it, or the answer to its last call is lost.
+@dataclass(frozen=True)
+class Overtaken:
+    """A move, and the newer one that comes before the first is settled."""
+
+    first: News
+    newest: News
+
+
+def overtake(stage: Stage, movers: Sequence[Member]) -> list[Overtaken]:
+    """Moves that are done at Fusebill, and known to nobody: the worker dies before it settles, or
+    the answer to its last call is lost. A newer change comes at once.
     """
-    news = stage.news(mover, B)
-    if not killed:
-        fault = Fault(method="POST", customer_id=news.customer, lose_answer=True, count=1)
-        stage.stack.control.add_fault(fault)
-        return news, None
-    name = f"overtaken-{news.number}"
-    plan = Plan(name, (mover.mailbox,), "kill", when="before", what="script settle")
-    stage.orders.plan(plan)
-    return news, plan
+    control = stage.stack.control
+    first = [stage.news(one, B) for one in movers]
+    unanswered, unsettled = first[::2], first[1::2]
+    for news in unanswered:
+        control.add_fault(
+            Fault(method="POST", customer_id=news.customer, lose_answer=True, count=1)
+        )
+    plans = [
+        Plan(f"overtaken-{one.number}", (one.member.mailbox,), "kill", when="before", what=SETTLE)
+        for one in unsettled
+    ]
+    stage.orders.plan(*plans)
+    stage.tell(*first)
+    for news in unanswered:
+        control.wait_for_calls(
+            method="POST", customer_id=news.customer, applied=True, timeout=PATIENCE_SECONDS
+        )
+    until(lambda: all(stage.orders.happened(plan) for plan in plans), PATIENCE_SECONDS)
+    newest = [stage.news(one, C) for one in movers]
+    stage.tell(*newest)
+    return [Overtaken(*both) for both in zip(first, newest, strict=True)]
 
 
 def test_b6_7_what_nobody_woke_is_woken_though_nothing_more_comes(scenes):
@@ -233,16 +254,10 @@ def test_b5_3_a_write_that_was_lost_on_its_way_is_made_after_all(scenes):
 def test_b5_5_a_move_that_is_overtaken_before_it_was_settled_is_still_a_move(scenes):
     """The customer that holds the record got it by a change of its own, settled or not."""
     stage = scenes.stage
-    for news, _ in scenes.overtaken:
-        stage.stack.control.wait_for_calls(
-            method="POST", customer_id=news.customer, applied=True, timeout=PATIENCE_SECONDS
-        )
-    for _, plan in scenes.overtaken:
-        until(lambda plan=plan: plan is None or stage.orders.happened(plan), PATIENCE_SECONDS)
-    newest = [stage.news(news.member, C) for news, _ in scenes.overtaken]
-    stage.tell(*newest)
-    stage.wait_settled(*newest)
-    assert stage.wrong(*(one.member for one in newest)) == []
+    stage.wait_settled(*(one.newest for one in scenes.overtaken))
+    assert stage.wrong(*(one.newest.member for one in scenes.overtaken)) == []
+    ended = stage.wait_settled(*(one.first for one in scenes.overtaken))
+    assert "superseded" in {event.outcome for event in ended}, "none was overtaken"
 
 
 def test_b6_8_a_worker_that_stalled_settles_nothing_of_its_successors(scenes):

@@ -47,7 +47,7 @@ NOTE = "x" * 12_000
 
 ROOM_BYTES = 60_000_000 if LONG_RUN else 6_000_000
 
-SOON_SECONDS = 2 * WAKE_GRACE_MS / 1000
+SOON_SECONDS = 3 * WAKE_GRACE_MS / 1000
 """How long a few hundred changes take at most: wake-ups that cannot be sent hold up nobody."""
 
 READ_ONLY = "Redis is a read-only replica: point REDIS_URL at the primary"

@@ -743,3 +743,15 @@ def test_stored_changes_read_back_as_they_were(inbox):
     (one,) = claimed(inbox, odd.record.mailbox).pending
     assert isinstance(one, Pending)
     assert one.change == odd
+
+
+def test_b6_7_what_was_named_and_not_woken_after_all_is_named_again_at_once(inbox, client):
+    inbox.accept([linked(), linked(COMPANY)])
+    for mailbox in (BOX, COMPANY.mailbox):
+        client.zadd("sw:wake", {mailbox: 1})
+    named = inbox.wake(10)
+    assert inbox.wake(10) == []
+    settled(inbox, claimed(inbox))
+    inbox.leave(named)
+    assert inbox.wake(10) == [COMPANY.mailbox]  # the other owes nothing any more
+    inbox.leave([])
