@@ -233,8 +233,8 @@ def doubts(client: redis.Redis) -> dict[str, Why]:
     """The remote systems that did not prove themselves when asked last. Raises StoreError."""
     with store_errors():
         told = client.mget([f"sw:gate:{name}:doubt" for name in REMOTES])
-    found = {name: _why(stored) for name, stored in zip(REMOTES, told, strict=True)}
-    return {name: why for name, why in found.items() if why is not None}
+    found = ((name, _why(str(one))) for name, one in zip(REMOTES, told, strict=True) if one)
+    return {name: why for name, why in found if why is not None}
 
 
 def passed_by(mailbox: str, readable: Container[str]) -> tuple[str, ...]:
