@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 LOWEST := .venv-lowest
+# Two even on one core: what tests of faults do most is wait.
+TESTERS ?= 2
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -16,7 +18,7 @@ run: $(VENV)/.runs ## start everything on this machine; ONCE=1: end when all of 
 	@$(VENV)/bin/sync-worker dev $(if $(filter-out 0,$(ONCE)),--once)
 
 test: check ## every check and every test
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses $(TESTERS) --dist loadfile
 
 check: $(VENV)/.tests ## formatting, lint, types, import directions: all but the tests
 	$(PY) -m ruff format --check .
