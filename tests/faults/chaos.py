@@ -89,6 +89,7 @@ class Chaos:
     dice: random.Random
     done: Counter[str] = field(default_factory=Counter)
     clock: str = ""
+    _losing: set[int] = field(default_factory=set)
 
     def run(self, sender: Sender, deliveries: Sequence[Delivery]) -> None:
         """Have all of it sent, a part after each trouble; afterwards everything runs again.
@@ -160,15 +161,12 @@ class Chaos:
                 probability=LOST_SHARE,
                 seed=seed,
             )
-            self._add_fault(fault)
-        self.done["answers lost"] = 2 * half
+            self._losing.add(self.stack.control.add_fault(fault))
 
     def _burst(self) -> None:
         status = self.dice.choice((500, 502, 503))
         dice = self.dice.randrange(2**31)
-        self._add_fault(Fault(status=status, probability=0.5, seed=dice, count=10))
-
-    def _add_fault(self, fault: Fault) -> None:
+        fault = Fault(status=status, probability=0.5, seed=dice, count=10)
         self.stack.control.add_fault(fault)
 
     def _outage(self) -> None:
@@ -184,8 +182,10 @@ class Chaos:
     @contextlib.contextmanager
     def _unreachable(self) -> Iterator[None]:
         self.stack.fusebill.stop()
-        yield
-        self.stack.fusebill.start()
+        try:
+            yield
+        finally:
+            self.stack.fusebill.start()
 
     @contextlib.contextmanager
     def _unavailable(self) -> Iterator[None]:
@@ -199,6 +199,12 @@ class Chaos:
         seconds = self.dice.choice((-CLOCK_SECONDS, CLOCK_SECONDS))
         self.orders.set_clock(process, seconds)
         self.clock = f"{process} {seconds:+.0f} s"
+
+    def end(self) -> None:
+        """Have Fusebill work as it should from here on."""
+        faults = self.stack.control.faults()
+        self.done["answer lost"] = sum(one.used for one in faults if one.id in self._losing)
+        self.stack.control.clear_faults()
 
     def rows(self) -> Iterable[tuple[str, object]]:
         """For the summary of a run."""

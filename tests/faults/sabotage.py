@@ -80,7 +80,7 @@ def judge(code: int, said: str) -> tuple[Colour, str]:
     """A test that fails is red; one that cannot be set up, or was not sabotaged, shows nothing."""
     if code == 0:
         return Colour.GREEN, ""
-    why = next(iter(re.findall(r"^E   +(.*[^]%\n])$", said, re.MULTILINE)), "see its log")[:90]
+    why = next(iter(re.findall(r"^E {3,}(?![ \[])(.+)$", said, re.MULTILINE)), "see its log")[:90]
     errors = re.search(r"^ERROR ", said, re.MULTILINE)
     return (Colour.BROKEN if code != 1 or errors else Colour.RED), why
 

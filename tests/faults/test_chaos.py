@@ -55,7 +55,7 @@ def test_whatever_dies_nothing_is_lost_and_nothing_is_done_twice(tmp_path, capsy
             chaos.run(sender, deliveries(dice, news, disorder=0.7))
             sender.wait(SIZE.seconds)
         answered = time.monotonic()
-        stack.control.clear_faults()
+        chaos.end()
         stack.wait_drained(SIZE.seconds)
         drained = time.monotonic()
         found = account(stack, news, sender, orders.trace())

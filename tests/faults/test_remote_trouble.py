@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -30,12 +27,10 @@ from sync_worker.celery import WAKE_PERIOD_SECONDS
 from sync_worker.domain import Source, salesforce_id_18
 from sync_worker.status import read_status
 from tests.faults.scene import LONG_RUN
-from tests.faults.verify import table
+from tests.faults.trouble import PROBE_SECONDS, command, quick
 from tests.processes import until, within
 from tests.stack import Stack, running
 from webhooks import samples
-
-PROBE_SECONDS = gates.PROBE_SECONDS if LONG_RUN else 2
 
 OUTAGE_CHANGES, OUTAGE_SECONDS = (2000, 600.0) if LONG_RUN else (40, 9.0)
 
@@ -59,17 +54,7 @@ KEYS = (fake_api_key(f"key-{n}") for n in itertools.count())
 FIRST_CUSTOMER = 100_000
 
 
-QUICK = Path(__file__).parent / "quick"
-
-
 # --- the stack
-
-
-def quick(_: str) -> dict[str, str]:
-    """What has a process probe as often as these tests want it."""
-    if LONG_RUN:
-        return {}
-    return {"PYTHONPATH": str(QUICK), "QUICK_PROBE_SECONDS": str(PROBE_SECONDS)}
 
 
 @pytest.fixture(scope="module")
@@ -145,20 +130,6 @@ def assert_linked(stack: Stack, *numbers: int) -> None:
     assert stack.letters() == []
 
 
-def command(stack: Stack, *arguments: str, code: int = 0) -> str:
-    """Run `sync-worker`, as a person does; gives what it says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sync_worker", *arguments],
-        env=stack._environ("command"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 def is_probe(call: Call) -> bool:
     return call.path == "/v1/customers/" and call.query.get("pageSize") == "1"
 
@@ -180,17 +151,6 @@ def used_attempts(stack: Stack) -> int:
     """Steps of their schedules that all mailboxes have used up."""
     keys = stack.client.scan_iter("sw:work:*", count=1000)
     return sum(int(stack.client.hget(key, "failures") or 0) for key in keys)
-
-
-@pytest.fixture
-def figures(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]):
-    """Prints what a test has measured."""
-
-    def show(*rows: tuple[str, object]) -> None:
-        with capsys.disabled():
-            print(table(request.node.name, rows))
-
-    return show
 
 
 # --- an outage of Fusebill

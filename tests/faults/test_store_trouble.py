@@ -6,8 +6,6 @@ reconciliation. FAULTS=long repeats what depends on the moment.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,21 +17,16 @@ import requests
 
 from simulators.fusebill.customer import Customer
 from simulators.fusebill.faults import Fault
-from sync_worker import gates
 from sync_worker.celery import KEY_PREFIX, LIVE_QUEUE
 from sync_worker.domain import Source
 from sync_worker.durability import RUN_KEY
 from sync_worker.inbox.inbox import WAKE_GRACE_MS
 from sync_worker.status import read_status
 from tests.faults.scene import LONG_RUN
-from tests.faults.verify import table
+from tests.faults.trouble import PROBE_SECONDS, command, quick
 from tests.processes import until, within
 from tests.stack import Stack, running
 from webhooks import samples
-
-QUICK = Path(__file__).parent / "quick"
-
-PROBE_SECONDS = gates.PROBE_SECONDS if LONG_RUN else 2
 
 ROUNDS = 20 if LONG_RUN else 1
 """How often the power is cut."""
@@ -59,13 +52,6 @@ DRAIN_SECONDS = 240 if LONG_RUN else 120
 
 
 # --- the stack
-
-
-def quick(_: str) -> dict[str, str]:
-    """What has a process probe as often as these tests want it."""
-    if LONG_RUN:
-        return {}
-    return {"PYTHONPATH": str(QUICK), "QUICK_PROBE_SECONDS": str(PROBE_SECONDS)}
 
 
 @pytest.fixture(scope="module")
@@ -146,20 +132,6 @@ def status_code(stack: Stack, number: int, event: str = "geotab.linked") -> int:
         return 0
 
 
-def command(stack: Stack, *arguments: str, code: int = 0) -> str:
-    """Run `sync-worker`, as a person does; gives what it says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sync_worker", *arguments],
-        env=stack._environ("command"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 def said_since(stack: Stack, name: str, at: int) -> str:
     """What a process has written to its log since that place."""
     return stack.log(name).read_text(encoding="utf-8", errors="replace")[at:]
@@ -167,17 +139,6 @@ def said_since(stack: Stack, name: str, at: int) -> str:
 
 def place(stack: Stack, name: str) -> int:
     return len(stack.log(name).read_text(encoding="utf-8", errors="replace"))
-
-
-@pytest.fixture
-def figures(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]):
-    """Prints what a test has measured."""
-
-    def show(*rows: tuple[str, object]) -> None:
-        with capsys.disabled():
-            print(table(request.node.name, rows))
-
-    return show
 
 
 # --- full
