@@ -99,7 +99,9 @@ def in_one_batch(stack: Stack) -> int:
     for name in MAILBOXES:
         send(stack, name)
     until(lambda: sum(map(len, map(named, stack.client.lrange(QUEUE, 0, -1)))) == len(MAILBOXES))
-    stack.client.delete(QUEUE)  # so that beat names all of them in one message
+    stack.client.delete(QUEUE)
+    due = stack.client.zrange("sw:due", 0, -1)
+    stack.client.zadd("sw:wake", dict.fromkeys(due, 1))  # so that beat names all in one message
     stack.start("worker")
     stack.control.wait_held(held, timeout=30)
     until(lambda: len(stack.pool()) == 2)
