@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 
 from celery.worker.consumer import consumer
+from redis import RedisError
 
 _UNKNOWN = (
     "a wake-up asked for the task %.100s, which this version does not have, and was thrown away; "
@@ -73,4 +74,6 @@ def _is_about_a_message(error: BaseException) -> bool:
     if ("kombu", "_brpop_read") not in path:
         return False
     reading = path[path.index(("kombu", "_brpop_read")) :]
-    return not isinstance(error, OSError) and all(package != "celery" for package, _ in reading)
+    return not isinstance(error, (OSError, RedisError)) and all(
+        package != "celery" for package, _ in reading
+    )
