@@ -9,7 +9,7 @@ TESTERS ?= 2
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format fuzz worlds faults mutants lowest clean
+.PHONY: help run test check format fuzz worlds faults mutants bench lowest clean
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ mutants: $(VENV)/.tests ## break what decides, one place at a time: do the unit 
 	rm -rf mutants
 	$(VENV)/bin/mutmut run --max-children 2
 	$(VENV)/bin/mutmut results
+
+bench: $(VENV)/.tests ## measure this machine beside references, half an hour; BENCH='--only accept'
+	$(PY) -m benchmarks $(BENCH)
 
 lowest: $(LOWEST)/.tests ## unit and integration tests with the oldest dependencies allowed
 	$(LOWEST)/bin/python -m pytest tests/unit tests/integration

@@ -1,0 +1,1 @@
+"""What the benchmarks share: processes, CPU accounting, load, a fast Fusebill, figures, table."""
