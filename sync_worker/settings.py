@@ -134,6 +134,13 @@ class Settings(BaseSettings):
     """No such endpoint is documented; set it if your vendor named you one (B5.6)."""
     fusebill_read_timeout_seconds: float = Field(default=60, gt=0, le=600)
     """A latch makes Fusebill call HubSpot or Salesforce, so it may take this long (B7.5)."""
+    fusebill_calls_per_minute: int = Field(default=900, ge=1, le=100_000)
+    """Of the 1,000 of a live account, which all that use it share; less where the headers tell of
+    less (B7.1)."""
+    fusebill_calls_per_day: int = Field(default=150_000, ge=1, le=100_000_000)
+    """Of the 180,000 of a live account (B7.1)."""
+    live_reserve: float = Field(default=0.25, ge=0, lt=1)
+    """The share of a minute's and a day's calls that background work leaves (B7.3)."""
 
     public_url: str | None = None
     """The address HubSpot was told to call, before `/webhooks/hubspot`: it is signed (B2.5)."""

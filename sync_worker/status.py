@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 import redis
 
 from sync_worker import durability, gates
 from sync_worker.gates import REMOTES, Gate, Why
+from sync_worker.inbox import scripts
+from sync_worker.inbox.reserve import Priority
 from sync_worker.store import READ_ONLY, store_errors, unsafe_points
 
-BUDGET_KEY = "sw:fusebill:limits"
+Windows = dict[str, dict[str, int]]
+"""Of the `minute` and the `day`, the `limit` of calls to Fusebill and how many are `left`."""
 
 
 class Owed(msgspec.Struct, frozen=True):
@@ -76,8 +78,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What a power cut or a failover may take along of what was accepted; "" for nothing."""
     unsafe: list[str]
     """What makes the store unfit to hold changes, one sentence each."""
-    budget: dict[str, Any]
-    """What Fusebill last told of its rate limits, `minute` and `day`, as far as it did."""
+    budget: Windows
+    """Calls that may still go; empty without an account."""
     releases_held: int
     """Mailboxes whose releases the brake holds until somebody approves them (B5.10)."""
     would: int
@@ -88,10 +90,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """None without an account."""
 
 
-def read_status(client: redis.Redis, *, account: str | None = None) -> Status:
+def read_status(
+    client: redis.Redis, *, account: str | None = None, calls: tuple[int, int] | None = None
+) -> Status:
     """Read it. Raises StoreError.
 
-    `account` is the Fusebill account whose links and sweeps are told of (`links.account_of`).
+    `account` is the Fusebill account whose links, sweeps and budget are told of
+    (`links.account_of`), `calls` what the settings allow it in a minute and a day.
     """
     told, doubts = gates.look(client), gates.doubts(client)
     unsafe, durable = unsafe_points(client), durability.read(client)
@@ -101,7 +106,6 @@ def read_status(client: redis.Redis, *, account: str | None = None) -> Status:
         oldest = client.zrange("sw:due", 0, 0, withscores=True)
         owed = client.hgetall("sw:reconcile")
         ticked = client.get("sw:ticked")
-        budget = client.get(BUDGET_KEY)
         reasons = Counter(str(key).partition("|")[0] for key in client.hkeys("sw:dead:open"))
         return Status(
             backlog=client.zcard("sw:due"),
@@ -114,7 +118,7 @@ def read_status(client: redis.Redis, *, account: str | None = None) -> Status:
             reconcile_owed=[_owed(str(source), str(text)) for source, text in sorted(owed.items())],
             may_lose=durable.window,
             unsafe=[*unsafe, *([f"it is {READ_ONLY}"] if durable.read_only else [])],
-            budget=msgspec.json.decode(budget) if budget else {},
+            budget={} if account is None else read_budget(client, account, calls),
             releases_held=client.hlen("sw:held"),
             would=client.hlen("sw:would"),
             links=None if account is None else read_links(client, account),
@@ -146,6 +150,34 @@ def read_sweep(client: redis.Redis, account: str) -> Sweep:
         customers=customers,
         running=Running(seen or 0, total) if runs else None,
     )
+
+
+def read_budget(client: redis.Redis, account: str, calls: tuple[int, int] | None = None) -> Windows:
+    """How the budget of Fusebill calls stands, by our own log and what the headers told (B7.1).
+
+    `calls` is what the settings allow in a minute and a day; without it, what those of a worker
+    did that made calls last: nothing is told before. Raises StoreError.
+    """
+    with store_errors():
+        if calls is None:
+            minute, day = client.hmget(f"sw:budget:{account}", "per_minute", "per_day")
+            if not minute or not day:
+                return {}
+            calls = int(minute), int(day)
+        asked = [[account, *calls, 0, 0], Priority.LIVE, 0]
+        _, *told = scripts.load(client, "outlook")(args=[msgspec.msgpack.encode(asked)])
+    names = ("limit", "left")
+    return {
+        "minute": dict(zip(names, told[:2], strict=True)),
+        "day": dict(zip(names, told[2:], strict=True)),
+    }
+
+
+def read_budgets(client: redis.Redis) -> dict[str, Windows]:
+    """The same, of every account that calls were made to. Raises StoreError."""
+    with store_errors():
+        accounts = sorted(str(one) for one in client.smembers("sw:budgets"))
+    return {account: read_budget(client, account) for account in accounts}
 
 
 def read_counters(client: redis.Redis) -> dict[str, int]:

@@ -15,7 +15,11 @@ from sync_worker.status import Status, Sweep, read_status
 def status(as_json: bool) -> None:  # noqa: FBT001 - click passes it
     """Show how things stand."""
     current, client = connect()
-    now = read_status(client, account=account_of(current.fusebill_base_url))
+    now = read_status(
+        client,
+        account=account_of(current.fusebill_base_url),
+        calls=(current.fusebill_calls_per_minute, current.fusebill_calls_per_day),
+    )
     if as_json:
         print_json(now)
         return
