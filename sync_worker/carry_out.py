@@ -7,7 +7,7 @@ plan lets go of is written down before, so that it can be put back if the rest i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -17,18 +17,18 @@ from sync_worker.decide.plan import Plan
 from sync_worker.domain import Customer, Slot, SlotState
 from sync_worker.fusebill import errors
 from sync_worker.fusebill.client import FusebillClient
-from sync_worker.gather import Busy, Gatherer
+from sync_worker.gather import SNAPSHOT_SECONDS, Busy, Gatherer
 from sync_worker.inbox.inbox import Intent
+from sync_worker.inbox.reserve import Exhausted
 
 PRESERVE_SECONDS = 5.0
 """A slot that a call preserves was read at most this long before the call (B5.4)."""
 
-SNAPSHOT_SECONDS = 30.0
-"""What any other call rests on was read at most this long before it (B7.4)."""
-
-
-_MAY_PASS = (Busy, errors.Transient, errors.RateLimited, errors.Unauthorized)
+_MAY_PASS = (Busy, Exhausted, errors.Transient, errors.RateLimited, errors.Unauthorized)
 """What stands in the way of putting something back for a while only."""
+
+_REFUSALS = (errors.Rejected, errors.RelayedNotFound, errors.RateLimited, errors.Unauthorized)
+"""Answers after which a write is known not to land."""
 
 
 class Changed(Exception):
@@ -54,14 +54,26 @@ class Writer:
     gatherer: Gatherer
     because: str
     """The change that brings them about: its mailbox and number."""
+    _reserved: list[int] = field(default_factory=list)
 
     def carry_out(self, plan: Plan) -> None:
-        """Send the writes of a plan in order.
+        """Send the writes of a plan in order; their calls are reserved together (B7.2).
 
-        Raises Changed, Unmet, Busy, LeaseLost, and what the client raises.
+        Raises Changed, Unmet, Busy, LeaseLost, Exhausted, and what the client raises.
         """
-        for at, write in enumerate(plan.writes):
-            self._send(write, undo=self._undo(plan, at))
+        first = {write.customer_id: write for write in reversed(plan.writes)}
+        try:
+            for write in first.values():
+                self._check_fresh(write)
+            for at, write in enumerate(plan.writes):
+                self._send(write, undo=self._undo(plan, at), more=len(plan.writes) - at)
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Put back what was reserved and not made."""
+        self.gatherer.calls.purse.put(self._reserved)
+        self._reserved = []
 
     def _undo(self, plan: Plan, at: int) -> str:
         """What is let go of up to this write and put elsewhere after it, with that of before."""
@@ -77,7 +89,12 @@ class Writer:
             ]
         return msgspec.json.encode(list(dict.fromkeys(let_go))).decode() if let_go else ""
 
-    def _send(self, write: Write, *, undo: str) -> None:
+    def _send(self, write: Write, *, undo: str, more: int = 1) -> None:
+        """Send one of `more` writes that are still to be sent.
+
+        With its call those of the others are reserved, and for each of these a reading: the one
+        before may take so long that its customer has to be looked at again.
+        """
         gatherer = self.gatherer
         limit = self._check_fresh(write)
         if SlotState.UNKNOWN in write.after.values():
@@ -89,13 +106,14 @@ class Writer:
             frozenset(write.displaces),
             undo,
         )
-        sent_at = gatherer.hold([write.customer_id], to_write=intent)
+        missing = max(0, 2 * more - 1 - len(self._reserved))
+        held, calls = gatherer.hold([write.customer_id], to_write=intent, calls=missing)
+        self._reserved += calls
         gatherer.claim.undo = undo
         at = gatherer.monotonic()
         if at - gatherer.read_at[write.customer_id] > limit:
             raise Changed  # taking the leases took too long
-        customer = self._issue(write)
-        gatherer.links.observe(customer, sent_at=sent_at, written=True)
+        customer = self._issue(write, call=self._reserved.pop(), sent_at=held.at)
         gatherer.customers[customer.id] = customer
         gatherer.read_at[customer.id] = at
         for slot, value in write.after.items():
@@ -106,11 +124,20 @@ class Writer:
                     f"{slot} slot was not as it should be then"
                 )
 
-    def _issue(self, write: Write) -> Customer:
+    def _issue(self, write: Write, *, call: int, sent_at: int) -> Customer:
+        calls = self.gatherer.calls
         try:
-            return issue(self.gatherer.fusebill, write)
-        except (errors.Rejected, errors.RelayedNotFound, errors.RateLimited, errors.Unauthorized):
-            self.gatherer.inbox.refused(write.customer_id)
+            return calls.make(
+                lambda: issue(calls.account.client, write),
+                call=call,
+                whom=write.customer_id,
+                sent_at=sent_at,
+                written=True,
+            )
+        except errors.FusebillError as error:
+            if isinstance(error, _REFUSALS):
+                self.gatherer.inbox.refused(write.customer_id)
+            self.gatherer.since = sent_at + 1  # whatever it did, it is to be looked at
             raise
 
     def _check_fresh(self, write: Write) -> float:
@@ -119,10 +146,13 @@ class Writer:
         Gives how old, in seconds, what the call rests on may be.
         """
         gatherer = self.gatherer
-        limit = PRESERVE_SECONDS if Slot.HUBSPOT_CONTACT in write.after else SNAPSHOT_SECONDS
+        preserves = Slot.HUBSPOT_CONTACT in write.after
+        limit = PRESERVE_SECONDS if preserves else SNAPSHOT_SECONDS
         read_at = gatherer.read_at.get(write.customer_id)
-        if read_at is None or gatherer.monotonic() - read_at > limit:
-            gatherer.read([write.customer_id])
+        is_old = read_at is None or gatherer.monotonic() - read_at > limit
+        if is_old or (preserves and write.customer_id not in gatherer.under_lease):
+            paid, self._reserved = self._reserved[:1], self._reserved[1:]
+            gatherer.read([write.customer_id], anew=True, paid=paid)
             if gatherer.monotonic() - gatherer.read_at[write.customer_id] > limit:
                 raise Changed
         customer = gatherer.customers.get(write.customer_id)
@@ -137,14 +167,17 @@ class Writer:
         unless this is the last try, what may pass: Busy, and the client's errors that do.
         """
         let_go = decode_undo(self.gatherer.claim.undo)
-        told = [self._put_back(one, last_try=last_try) for one in reversed(let_go)]
+        try:
+            told = [self._put_back(one, last_try=last_try) for one in reversed(let_go)]
+        finally:
+            self._give_back()
         return " ".join(sentence for sentence in told if sentence)
 
     def _put_back(self, one: LetGo, *, last_try: bool) -> str:
         where = f"{one.id} to customer {one.customer}"
         try:
             known = self.gatherer.customers  # also one whose answer was lost
-            self.gatherer.read({one.customer, *known, *self._holders(one)})
+            self.gatherer.read({one.customer, *known, *self._holders(one)}, anew=True)
             customer = self.gatherer.customers[one.customer]
             if any(c and c.slots[one.slot] == one.id for c in self.gatherer.customers.values()):
                 return ""
@@ -154,7 +187,7 @@ class Writer:
             target = {one.customer: {one.slot: one.id}}
             for write in order.writes([customer], target, slots):
                 self._send(write, undo=self.gatherer.claim.undo)
-        except (errors.FusebillError, Changed, Unmet, Busy) as error:
+        except (errors.FusebillError, Changed, Unmet, Busy, Exhausted) as error:
             if isinstance(error, _MAY_PASS) and not last_try:
                 raise
             return f"Could not put back {where}: {error}"

@@ -20,6 +20,7 @@ from celery.exceptions import CPendingDeprecationWarning
 
 from sync_worker import logs, settings, stopping, stray
 from sync_worker.broker import Amqp
+from sync_worker.crew import AT_ONCE
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +31,18 @@ PROBE = "sync_worker.probe"
 
 LIVE_QUEUE = "live"
 BEAT_QUEUE = "beat"
-"""Beat's own task does not stand in line behind wake-ups, only behind tasks that run."""
+REPLAY_QUEUE = "replay"
+"""Queues are read in the order of their names: beat's own task does not stand in line behind
+wake-ups, nor those of live changes behind those of a replay (B7.3)."""
 
 KEY_PREFIX = "sw:celery:"
 """Keeps Celery's keys apart from the inbox in the same Redis."""
 
-BATCH = 20
-"""Mailboxes named by one message: an empty task costs about 2 ms of CPU, a name costs none."""
+BATCH = AT_ONCE
+"""Mailboxes named by one message: those that are worked on together."""
 
-WAKE_PERIOD_SECONDS = 2.0
-"""How often beat looks for what is due."""
+WAKE_PERIOD_SECONDS = 1.0
+"""How often beat looks for what is due, and for what there is budget by now."""
 
 DRAIN_SECONDS = 60
 """After this a task starts no further mailbox; beat wakes the rest."""
@@ -84,6 +87,7 @@ def configuration() -> dict[str, Any]:
         "broker_pool_acquire_timeout": 2,
         "broker_transport_options": {
             "global_keyprefix": KEY_PREFIX,
+            "queue_order_strategy": "sorted",
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
@@ -146,10 +150,10 @@ def _stop(**_: object) -> None:
     stopping.pass_on(child.pid for child in billiard.active_children() if child.pid)
 
 
-def publish_or_leave(mailboxes: Sequence[str]) -> bool:
+def publish_or_leave(mailboxes: Sequence[str], queue: str = LIVE_QUEUE) -> bool:
     """Send wake-ups, or leave them to beat if the broker cannot be reached; tells if they went."""
     try:
-        publish(mailboxes)
+        publish(mailboxes, queue)
     except Exception as error:  # noqa: BLE001 - kombu raises what its transport raises
         log.warning(
             "%d wake-ups could not be sent (%s): beat will send them",
@@ -166,11 +170,11 @@ def give_back(mailboxes: Sequence[str]) -> None:
     publish_or_leave(mailboxes)
 
 
-def publish(mailboxes: Sequence[str]) -> None:
+def publish(mailboxes: Sequence[str], queue: str = LIVE_QUEUE) -> None:
     """Send wake-ups for mailboxes, BATCH of them in a message.
 
     Raises what kombu raises when the broker cannot be reached.
     """
     for start in range(0, len(mailboxes), BATCH):
         batch = list(mailboxes[start : start + BATCH])
-        app.send_task(DRAIN, args=[batch], queue=LIVE_QUEUE, retry=False)
+        app.send_task(DRAIN, args=[batch], queue=queue, retry=False)

@@ -13,19 +13,20 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 
-from sync_worker import gates, outcome, stopping, verdicts
+from sync_worker import gates, outcome, stopping
+from sync_worker.calls import Account, Calls, Purse, Recorder
 from sync_worker.carry_out import Changed, Unmet, Writer
 from sync_worker.crm import Reader
 from sync_worker.crm import errors as crm
 from sync_worker.decide import fold as folding
 from sync_worker.decide import plan as planning
 from sync_worker.decide import retry
-from sync_worker.decide.match import Query
+from sync_worker.decide.match import Link, Query
 from sync_worker.decide.sift import Sifted
 from sync_worker.decide.subject import Box, Policy, Subject
 from sync_worker.domain import (
@@ -35,17 +36,15 @@ from sync_worker.domain import (
     Kind,
     Outcome,
     Reason,
-    Record,
+    Slot,
     Source,
 )
 from sync_worker.fusebill import errors
-from sync_worker.fusebill.client import FusebillClient
-from sync_worker.fusebill.limits import RateLimits
-from sync_worker.gates import Gates
 from sync_worker.gather import Busy, Gatherer, Participant
-from sync_worker.inbox import Claim, Inbox, LeaseLost, Settlement, Suspect
+from sync_worker.inbox import Claim, Claims, Inbox, LeaseLost, Settlement, Suspect
 from sync_worker.inbox.codec import NewerFormat
 from sync_worker.inbox.inbox import HELD_SECONDS, UNREADABLE_SECONDS, Braking, SweepWanted
+from sync_worker.inbox.reserve import Exhausted
 from sync_worker.links import LinkIndex
 from sync_worker.settings import Settings
 from sync_worker.store import StoreError, StoreFull
@@ -85,6 +84,9 @@ CRASHED_NEXT_STEP = (
     "mend it, then replay this."
 )
 
+CALLS_EACH = 2
+"""What a mailbox mostly takes: a read and a write. What is not needed is given back."""
+
 MOST_QUESTIONS = 60
 """What a plan may ask before it is taken to have no end."""
 
@@ -104,10 +106,24 @@ class Ended(Enum):
     BUSY = "busy"
     """Another mailbox works on one of its customers: due again in BUSY_SECONDS."""
     POSTPONED = "postponed"
+    POOR = "poor"
+    """There is no budget for it: it is woken when there is."""
     NOT_DUE = "not_due"
     """Nothing to do: empty, in back-off, or another worker has it."""
     LOST = "lost"
     """The lease ran out under way: whoever has it now goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was found out of a record together with others."""
+
+    slot: Slot
+    id: str
+    links: dict[int, Link]
+    """Which customers hold it, as the link index says."""
+    swept: int
+    """When the last sweep began that saw its slot of every customer (ms)."""
 
 
 class GoneCustomer(Exception):
@@ -142,105 +158,102 @@ class Braked(Exception):
 
 @dataclass(slots=True)
 class Converger:
-    """What a convergence needs. Not to be shared between threads: it holds one client."""
+    """What a convergence needs. For any thread."""
 
     inbox: Inbox
-    links: LinkIndex
-    fusebill: FusebillClient
-    gates: Gates
+    account: Account
     settings: Settings
-    tell_limits: Callable[[RateLimits], None]
-    """Told what Fusebill's answers said of its rate limits."""
     readers: Mapping[Source, Reader] = field(default_factory=dict)
     """The CRMs that can be read (B3.5)."""
     monotonic: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = field(default=partial(random.uniform, -1, 1))
-    _attempts: list[Attempt] = field(default_factory=list)
-    _limits: RateLimits = field(default_factory=RateLimits)
-    _unreturned: list[Claim] = field(default_factory=list)
-    """Mailboxes whose convergence ended where the store could not be told."""
-    _shut: bool = False
-    """Whether the last remote system that was called has its gate shut."""
+    _recorder: Recorder = field(default_factory=Recorder)
+    _working_on: dict[str, Claim] = field(default_factory=dict)
+    """What this process holds, by token: also what ended where the store could not be told."""
 
     def __post_init__(self) -> None:
-        """Have the calls of all clients recorded, and what they tell of the remote systems."""
-        self.fusebill.on_call = self._record
-        self.fusebill.on_answer = self._heard_fusebill
+        """Have the calls of all clients recorded."""
+        self.account.client.on_call = self._recorder
         for reader in self.readers.values():
-            reader.on_call = self._record
+            reader.on_call = self._recorder
 
-    def _record(self, attempt: Attempt) -> None:
-        self._attempts.append(attempt)
+    @property
+    def links(self) -> LinkIndex:
+        """Which customers hold what, as far as is known."""
+        return self.account.links
 
-    def _heard_fusebill(self, customer_id: int | None, error: errors.FusebillError | None) -> None:
-        whom = "" if customer_id is None else str(customer_id)
-        verdict, why = verdicts.of_fusebill(error), str(error or "")
-        self._shut = self.gates.report(gates.FUSEBILL, verdict, whom=whom, why=why)
+    def claim(self, mailboxes: Iterable[str], *, alone: bool = False, calls: int = 0) -> Claims:
+        """Claim those that are due and free, with so many calls reserved for each.
 
-    def _heard_crm(self, record: Record, error: crm.CrmError | None) -> None:
-        verdict, why = verdicts.of_crm(error), str(error or "")
-        self._shut = self.gates.report(record.source, verdict, whom=record.mailbox, why=why)
+        Raises StoreError when Redis cannot be used.
+        """
+        claims = self.inbox.claim_all(
+            {mailbox: gates.passed_by(mailbox, self.readers) for mailbox in mailboxes},
+            alone=alone,
+            budget=self.account.budget.packed if calls else (),
+            calls=calls,
+        )
+        self._working_on |= {claim.token: claim for claim in claims.taken}
+        return claims
 
     def converge(self, mailbox: str) -> Ended:
-        """Converge one mailbox, if it is due and free.
+        """Converge one mailbox, if it is due and free; nothing else is worked on meanwhile."""
+        claims = self.claim([mailbox], alone=True, calls=CALLS_EACH)
+        if claims.poor:
+            return Ended.POOR
+        if not claims.taken:
+            return Ended.NOT_DUE
+        purse = Purse(self.account.budget, claims.calls)
+        try:
+            return self.work_on(claims.taken[0], purse)
+        finally:
+            purse.give_back()
+
+    def work_on(self, claim: Claim, purse: Purse, known: Known | None = None) -> Ended:
+        """Converge a mailbox that was claimed, with these calls and with what is known of it.
 
         Raises StoreError when Redis cannot be used: `hand_back` returns the mailbox then, or it is
         due again by itself when its lease runs out.
         """
-        try:
-            claim = self.inbox.claim(mailbox, gates.passed_by(mailbox, self.readers))
-        except NewerFormat as error:
-            log.warning("left for a newer version: %s", error, extra={"mailbox": mailbox})
-            return Ended.POSTPONED
-        if claim is None:
-            return Ended.NOT_DUE
-        self._attempts = claim.attempts
-        self._shut = False
+        self._recorder.attempts = claim.attempts
+        gatherer = self._gatherer(claim, purse, known)
         crashed = len(claim.crashes) >= self.settings.max_crashes
         try:
-            ended = self._bury_crashed(claim) if crashed else self._work(claim)
+            ended = self._bury_crashed(gatherer) if crashed else self._work(gatherer)
         except LeaseLost:
-            log.warning("lease lost, left to its new holder", extra={"mailbox": mailbox})
-            return Ended.LOST
+            log.warning("lease lost, left to its new holder", extra={"mailbox": claim.mailbox})
+            ended = Ended.LOST
         except StoreError:
-            self._unreturned.append(claim)
             raise
         except Exception:
-            self._unreturned.append(claim)
-            self.hand_back()
+            self.hand_back(claim)
             raise
-        self._report_limits()
+        self._working_on.pop(claim.token, None)
         return ended
 
-    def hand_back(self) -> None:
-        """Give back what an unforeseen end left in our hands, as soon as the store takes it: this
-        worker has not vanished (B6.6).
+    def hand_back(self, *claims: Claim) -> None:
+        """Give back these, or all that an unforeseen end left in our hands, as soon as the store
+        takes it: this worker has not vanished (B6.6). Nothing may be under way with them, but for
+        a call that does not return.
         """
-        while self._unreturned:
-            claim = self._unreturned[-1]
-            notes = {"vanished": ""}
+        for claim in claims or list(self._working_on.values()):
             try:
                 self.inbox.postpone(
-                    claim, seconds=0, failures=claim.failures, answer_lost=True, notes=notes
+                    claim,
+                    seconds=0,
+                    failures=claim.failures,
+                    answer_lost=True,
+                    notes={"vanished": ""},
                 )
             except LeaseLost:
                 log.debug("%s was taken over", claim.mailbox)
             except StoreError as error:
                 log.debug("%s is given back later: %s", claim.mailbox, error)
                 return
-            self._unreturned.pop()
+            self._working_on.pop(claim.token, None)
 
-    def _report_limits(self) -> None:
-        if self.fusebill.limits != self._limits:
-            self._limits = self.fusebill.limits
-            try:
-                self.tell_limits(self._limits)
-            except StoreError as error:  # a full store still drains (B6.12)
-                log.debug("the rate limits could not be stored: %s", error)
-
-    def _work(self, claim: Claim) -> Ended:
-        gatherer = self._gatherer(claim)
-        lost = False
+    def _work(self, gatherer: Gatherer) -> Ended:
+        claim, lost = gatherer.claim, False
         try:
             plan = self._with_put_back(claim, gatherer, self._decide(claim, gatherer))
         except (LeaseLost, StoreError) as error:
@@ -248,13 +261,13 @@ class Converger:
                 return self._postpone(claim, error, retry.Wait(FULL_SECONDS, claim.failures))
             raise
         except Exception as error:  # noqa: BLE001 - whatever went wrong, nothing is lost
-            decision, lost = self._judge(claim, error), _answer_lost(error)
+            decision, lost = self._judge(gatherer, error), _answer_lost(error)
             if isinstance(decision, retry.Wait):
                 return self._postpone(claim, error, decision)
             try:
                 plan = self._give_up(claim, gatherer, error, decision)
-            except (errors.FusebillError, Busy) as again:
-                later = self._judge(claim, again)
+            except (errors.FusebillError, Busy, Exhausted) as again:
+                later = self._judge(gatherer, again)
                 if isinstance(later, retry.Wait):
                     return self._postpone(claim, again, later)
                 plan = self._give_up(claim, gatherer, error, decision, last_try=True)
@@ -266,7 +279,7 @@ class Converger:
             )
             return Ended.POSTPONED
 
-    def _gatherer(self, claim: Claim) -> Gatherer:
+    def _gatherer(self, claim: Claim, purse: Purse, known: Known | None) -> Gatherer:
         current = self.settings
         policy = Policy(
             company=current.hubspot_latch_company,
@@ -277,17 +290,20 @@ class Converger:
             definitions=claim.definitions,
             tenants={source: t for source in Source if (t := current.tenant(source))},
         )
-        return Gatherer(
+        gatherer = Gatherer(
             claim,
             self.inbox,
             self.links,
-            self.fusebill,
+            Calls(self.account, claim.priority, purse),
             self.readers,
             policy,
             current.match_statuses,
-            self._heard_crm,
             self.monotonic,
         )
+        if known is not None:
+            gatherer.index[known.slot, (known.id,)] = known.links
+            gatherer.swept = known.swept
+        return gatherer
 
     # --- deciding
 
@@ -393,10 +409,11 @@ class Converger:
 
     # --- what follows when it could not be done
 
-    def _judge(self, claim: Claim, error: Exception) -> retry.Wait | retry.GiveUp:
+    def _judge(self, gatherer: Gatherer, error: Exception) -> retry.Wait | retry.GiveUp:
         """How long to wait, or that a person is to be asked."""
+        claim = gatherer.claim
         failures = claim.failures
-        seconds = self._put_off(error)
+        seconds = self._put_off(gatherer.calls, error)
         if seconds is not None:
             return retry.Wait(seconds, failures)
         trouble = _TROUBLE.get(type(error))
@@ -413,22 +430,24 @@ class Converger:
             reset_seconds=reset_at - claim.now / 1000 if reset_at is not None else None,
         )
         last_try = isinstance(error, errors.Transient) and isinstance(decision, retry.GiveUp)
-        if last_try and not self._proves_itself():
+        if last_try and not self._proves_itself(gatherer.calls):
             longest = min(self.settings.retry_schedule_seconds[-1], UNPROVEN_SECONDS)
             return retry.Wait(longest * (1 + retry.JITTER * self.jitter()), failures)
         return decision
 
-    def _put_off(self, error: Exception) -> float | None:
+    def _put_off(self, calls: Calls, error: Exception) -> float | None:
         """How long to wait for what uses up no attempt; None for what does."""
         if _is_foreign(error):
             # The worker ends: handed back at once, to another one (B6.7).
             return 0.0 if stopping.requested() else None
-        if self._shut and isinstance(error, errors.FusebillError | crm.CrmError):
+        if calls.shut and isinstance(error, errors.FusebillError | crm.CrmError):
             return SHUT_SECONDS  # an outage, or refused credentials (B6.3, B6.4)
         if isinstance(error, errors.Unauthorized | crm.Unauthorized):
             return SHUT_SECONDS  # ours are old: they were renewed meanwhile
         if isinstance(error, crm.CrmError):
             return _crm_seconds(error) * (1 + retry.JITTER * self.jitter())
+        if isinstance(error, Exhausted):
+            return error.seconds  # B6.2
         waits: dict[type[Exception], float] = {
             # Two that wait for each other must not come back at the same moment.
             Busy: BUSY_SECONDS * (1 - abs(self.jitter()) / 2),
@@ -439,16 +458,16 @@ class Converger:
         }
         return waits.get(type(error))
 
-    def _proves_itself(self) -> bool:
+    def _proves_itself(self, calls: Calls) -> bool:
         """Whether Fusebill works at all: before that is known, nothing is given up for what may be
         an outage that few customers met so far, or a wrong address (B6.1, B6.3).
         """
         try:
-            self.fusebill.probe()
-        except errors.FusebillError as error:
+            calls.make(self.account.client.probe, call=calls.reserve())
+        except (errors.FusebillError, Exhausted) as error:
             log.warning("nothing is given up, as Fusebill does not prove itself: %s", error)
-            if not isinstance(error, errors.RateLimited):
-                self.gates.doubt(gates.FUSEBILL, str(error))
+            if not isinstance(error, errors.RateLimited | Exhausted):
+                self.account.gates.doubt(gates.FUSEBILL, str(error))
             return False
         return True
 
@@ -457,7 +476,7 @@ class Converger:
         sweep: SweepWanted = ""
         if isinstance(error, NeedsSweep):
             sweep = "refused" if error.refused else "asked"
-        if isinstance(error, Busy):
+        if isinstance(error, Busy | Exhausted):
             log.debug("%s waits: %s", claim.mailbox, _message(error))
         else:
             notes["vanished"] = ""  # it was worked on alone, and its worker is still there
@@ -472,9 +491,9 @@ class Converger:
         )
         return Ended.BUSY if isinstance(error, Busy) else Ended.POSTPONED
 
-    def _bury_crashed(self, claim: Claim) -> Ended:
+    def _bury_crashed(self, gatherer: Gatherer) -> Ended:
         """Ask a person about what kills its workers, without touching it once more (B6.6)."""
-        gatherer = self._gatherer(claim)
+        claim = gatherer.claim
         first = _first(gatherer, claim)
         claim.attempts += [Attempt(at, "(convergence)", error=VANISHED) for at in claim.crashes]
         message = f"{len(claim.crashes)} workers vanished while they worked on it alone."
@@ -581,6 +600,7 @@ _TROUBLE = {
 
 _PUT_OFF = (
     Busy,
+    Exhausted,
     NeedsSweep,
     Braked,
     NewerFormat,

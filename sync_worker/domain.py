@@ -127,7 +127,7 @@ class Reason(StrEnum):
     WORKER_CRASHED = "worker_crashed"
 
 
-class Record(msgspec.Struct, frozen=True, order=True):
+class Record(msgspec.Struct, frozen=True, order=True, gc=False):
     """One object in a CRM.
 
     `id` is the vendor's own id as text in its canonical spelling: HubSpot and Geotab as
@@ -143,7 +143,8 @@ class Record(msgspec.Struct, frozen=True, order=True):
     @property
     def mailbox(self) -> str:
         """The name of this record's mailbox: `source:tenant:type:id` (B1)."""
-        return f"{self.source}:{self.tenant}:{self.type}:{self.id}"
+        # Each change needs it, and formatting enums takes three times as long.
+        return ":".join((self.source, self.tenant, self.type, self.id))  # noqa: FLY002
 
     @property
     def slot(self) -> Slot:
@@ -151,7 +152,7 @@ class Record(msgspec.Struct, frozen=True, order=True):
         return SLOT_OF[self.source, self.type]
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One normalised event about one record (B1), as decoded and as stored.
 
     `raw` is the event as it came, kept until the change is settled and in dead letters

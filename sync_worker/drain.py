@@ -5,21 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import redis
-
 from sync_worker import gates, probe, stopping
-from sync_worker.converge import BUSY_SECONDS, Ended
-from sync_worker.inbox import Inbox
+from sync_worker.batch import Worked
+from sync_worker.converge import BUSY_SECONDS
+from sync_worker.crew import AT_ONCE
+from sync_worker.inbox.reserve import Priority
 from sync_worker.runtime import WorkerRuntime
 from sync_worker.store import StoreError, StoreFull, store_errors
+from sync_worker.sweep import PATIENCE_SECONDS
 
 log = logging.getLogger(__name__)
 
 BUSY_TURNS = 10
 """How often a mailbox is tried again here while another one works on its customer."""
+
+PAUSE_SECONDS = 0.3
+"""How long it is at least until a batch asks again for budget: what comes free one call at a time
+makes no batch."""
 
 MOST_WAITING_MESSAGES = 200
 """While this many wake-ups wait in the queue, workers are behind, not asleep: beat adds but one."""
@@ -32,58 +37,52 @@ RELIEF_BATCH = 200
 """Mailboxes taken at a time then."""
 
 
-class Converges(Protocol):
-    """What converges one mailbox."""
+class Works(Protocol):
+    """What works through a batch of mailboxes."""
 
-    def converge(self, mailbox: str) -> Ended:
-        """Converge it if it is due and free."""
+    def work_through(self, mailboxes: Sequence[str]) -> Worked:
+        """Converge those that are due and free."""
         ...
 
 
 def drain(
     mailboxes: Sequence[str],
-    converger: Converges,
+    batches: Works,
     *,
     seconds: float,
     stop: Callable[[], bool] = stopping.requested,
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[str]:
-    """Converge these mailboxes, one after the other; start none after `seconds`, nor once `stop`
+    """Converge these mailboxes, so many at a time; start none after `seconds`, nor once `stop`
     says that the worker ends.
 
-    Gives those that are due and were left over: beat wakes them, or the caller does.
+    Gives those that are due and were left over: beat wakes them, or the caller does. What there is
+    no budget for is left to beat after PATIENCE_SECONDS (B7.2).
     """
     ends = monotonic() + seconds
     waiting = list(dict.fromkeys(mailboxes))
-    left: list[str] = []
-    for _ in range(BUSY_TURNS):
-        busy = []
-        for mailbox in waiting:
-            ended = Ended.MORE
-            while ended is Ended.MORE and not stop() and monotonic() < ends:
-                with stopping.interruptible():
-                    ended = _converge(converger, mailbox)
-            if ended is Ended.MORE:
-                left.append(mailbox)
-            elif ended is Ended.BUSY:
-                busy.append(mailbox)
-        if not busy or stop() or monotonic() >= ends:
-            break
-        waiting = busy
-        sleep(BUSY_SECONDS)
-    return left
-
-
-def _converge(converger: Converges, mailbox: str) -> Ended:
-    try:
-        return converger.converge(mailbox)
-    except StoreError:
-        raise
-    except Exception:
-        # It is due again when its lease ends; the others of the batch must not wait for it.
-        log.exception("convergence of %s ended unexpectedly", mailbox)
-        return Ended.LOST
+    busy: list[str] = []
+    poor: list[str] = []
+    patience, turns = PATIENCE_SECONDS, 0
+    while waiting and not stop() and monotonic() < ends:
+        with stopping.interruptible():
+            worked = batches.work_through(waiting[:AT_ONCE])
+        waiting = worked.again + waiting[AT_ONCE:]
+        busy += worked.busy
+        poor += worked.poor
+        if waiting or stop():
+            continue
+        if poor and patience > 0:
+            pause = min(patience, max(worked.seconds, PAUSE_SECONDS))
+            sleep(pause)
+            patience -= pause
+            waiting, poor = poor, []
+        elif busy and turns < BUSY_TURNS:
+            sleep(BUSY_SECONDS)
+            turns += 1
+            waiting, busy = busy, []
+    return waiting
 
 
 def relieve(runtime: Callable[[], WorkerRuntime], *, stop: threading.Event) -> None:
@@ -106,10 +105,11 @@ def relieve(runtime: Callable[[], WorkerRuntime], *, stop: threading.Event) -> N
 def _relieve_once(runtime: WorkerRuntime) -> None:
     try:
         for name in runtime.gates.to_probe():
-            probe.run(runtime.gates, name, runtime.settings)
+            probe.run(runtime.gates, name, runtime.settings, runtime.budget)
         runtime.sweeper.run_if_due()
-        due = runtime.inbox.wake(RELIEF_BATCH, gates.ALL)
-        runtime.inbox.leave(drain(due, runtime.converger, seconds=RELIEF_SECONDS))
+        live, replayed = runtime.inbox.wake(RELIEF_BATCH, gates.ALL)
+        left = drain(live + replayed, runtime.batches, seconds=RELIEF_SECONDS)
+        runtime.inbox.leave(left)
     except StoreError as error:
         log.warning("the full store could not be drained: %s", error)
     except Exception:
@@ -117,21 +117,30 @@ def _relieve_once(runtime: WorkerRuntime) -> None:
 
 
 def wake_due(
-    client: redis.Redis,
-    inbox: Inbox,
-    publish: Callable[[Sequence[str]], bool],
+    runtime: WorkerRuntime,
+    publish: Callable[[Sequence[str], str], bool],
     *,
-    queue_key: str,
-    batch: int,
+    queues: Mapping[str, str],
+    seconds: float,
 ) -> int:
-    """Send wake-ups for due mailboxes that nobody has woken (B6.7); gives how many."""
+    """Send wake-ups for due mailboxes that nobody has woken (B6.7), as many as there will be budget
+    for within `seconds` (B7.2); gives how many.
+
+    `queues` has the live queue first, then that of replays, each with its key in the store.
+    """
+    live_queue, replay_queue = queues
     with store_errors():
-        waiting = client.llen(queue_key)
+        waiting = sum(runtime.redis.llen(key) for key in queues.values())
     # At least one message, so that what is overdue is never kept out by newer work.
-    room = max(1, MOST_WAITING_MESSAGES - int(waiting))
-    mailboxes = inbox.wake(room * batch, gates.ALL)
-    if mailboxes and not publish(mailboxes):
-        inbox.leave(mailboxes)
-    elif mailboxes:
-        log.debug("woke %d mailboxes", len(mailboxes))
-    return len(mailboxes)
+    room = max(1, MOST_WAITING_MESSAGES - waiting) * AT_ONCE
+    afford = {
+        priority: runtime.budget.outlook(priority, seconds)
+        for priority in (Priority.LIVE, Priority.REPLAY)
+    }
+    live, replayed = runtime.inbox.wake(
+        min(room, afford[Priority.LIVE]), gates.ALL, replays=afford[Priority.REPLAY]
+    )
+    for mailboxes, queue in ((live, live_queue), (replayed, replay_queue)):
+        if mailboxes and not publish(mailboxes, queue):
+            runtime.inbox.leave(mailboxes)
+    return len(live) + len(replayed)

@@ -18,6 +18,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
 import redis
 
 from sync_worker.domain import Source
@@ -121,16 +122,31 @@ class Gates:
         probe did that proves (ms). A store that cannot be asked is no reason to fail what was
         called: then the gate counts as open to all.
         """
-        times = [PROBE_SECONDS * 1000, REFUSED_PROBE_SECONDS * 1000, self._renewed, began]
+        packed = self.packed(gate, verdict, whom=whom, why=why, began=began)
         try:
             with store_errors():
-                shut = self._report(
-                    args=[gate, verdict, whom, why, self._failures, DIFFERENT_ONES, *times]
-                )
+                shut = self._report(args=[msgspec.msgpack.encode(packed)])
         except StoreError as error:
             log.debug("the gate of %s could not be told: %s", gate, error)
             return False
         return bool(shut)
+
+    def packed(
+        self, gate: str, verdict: Verdict, *, whom: str = "", why: str = "", began: int = 0
+    ) -> list[object]:
+        """A report as the scripts take it (gates.lua)."""
+        times = [PROBE_SECONDS * 1000, REFUSED_PROBE_SECONDS * 1000]
+        return [
+            gate,
+            verdict,
+            whom,
+            why,
+            self._failures,
+            DIFFERENT_ONES,
+            *times,
+            self._renewed,
+            began,
+        ]
 
     def take_turn(self, gate: str, *, seconds: float) -> Turn | None:
         """Take the turn to probe a shut gate, for so long at most; None if it is not time, or
@@ -175,7 +191,9 @@ class Gates:
         if self.is_shut(OPERATOR):
             return False
         with store_errors():
-            self._report(args=[OPERATOR, Verdict.PAUSED, "", why, 0, 0, 0, 0, 0, 0])
+            self._report(
+                args=[msgspec.msgpack.encode(self.packed(OPERATOR, Verdict.PAUSED, why=why))]
+            )
         return True
 
     def resume(self) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sync_worker.calls import Calls
 from sync_worker.crm import Reader
 from sync_worker.crm.errors import CrmError
 from sync_worker.decide import fold as folding
@@ -18,12 +19,15 @@ from sync_worker.decide.sift import Sifted, before_merge, sift
 from sync_worker.decide.subject import Box, Policy, Subject
 from sync_worker.domain import Customer, Kind, Marks, Pending, Record, Slot, Source, Truth
 from sync_worker.fusebill import errors, find
-from sync_worker.fusebill.client import FusebillClient
+from sync_worker.fusebill.client import PAGE_SIZE
+from sync_worker.fusebill.customer import CustomerPage
 from sync_worker.inbox import Claim, Inbox
-from sync_worker.inbox.inbox import Intent
+from sync_worker.inbox.inbox import Held, Intent, Reading, Snapshot
+from sync_worker.inbox.reserve import Reserve
 from sync_worker.links import LinkIndex
 
-Heard = Callable[[Record, CrmError | None], None]
+SNAPSHOT_SECONDS = 30.0
+"""What is decided on was read at most this long before (B7.4)."""
 
 
 class Busy(Exception):
@@ -66,17 +70,19 @@ class Gatherer:
     claim: Claim
     inbox: Inbox
     links: LinkIndex
-    fusebill: FusebillClient
+    calls: Calls
     readers: Mapping[Source, Reader]
     policy: Policy
     statuses: Sequence[str]
-    heard: Heard
-    """Told what became of each read of a CRM."""
     monotonic: Callable[[], float] = time.monotonic
     participants: list[Participant] = field(default_factory=list)
     customers: dict[int, Customer | None] = field(default_factory=dict)
     read_at: dict[int, float] = field(default_factory=dict)
     """When the request of each customer's last answer was sent, by the local clock."""
+    under_lease: set[int] = field(default_factory=set)
+    """The customers whose last answer was asked for under the lease that is held (B5.4)."""
+    since: int = 0
+    """No reading will do that was asked for before (us, store's clock)."""
     found: dict[Query, tuple[int, ...] | None] = field(default_factory=dict)
     index: dict[tuple[Slot, tuple[str, ...]], dict[int, Link]] = field(default_factory=dict)
     """What the link index said; what is read since shows in `customers`."""
@@ -120,9 +126,9 @@ class Gatherer:
         try:
             truth = reader.read(record)
         except CrmError as error:
-            self.heard(record, error)
+            self.calls.heard_crm(record, error)
             raise
-        self.heard(record, None)
+        self.calls.heard_crm(record, None)
         return truth
 
     def _subject(self, mailbox: str, like: Record) -> Subject:
@@ -151,37 +157,126 @@ class Gatherer:
 
     # --- customers
 
-    def hold(self, more: Iterable[int] = (), *, to_write: Intent | None = None) -> int:
+    def hold(
+        self,
+        more: Iterable[int] = (),
+        *,
+        to_write: Intent | None = None,
+        read: Sequence[int] = (),
+        calls: int = 0,
+    ) -> tuple[Held, list[int]]:
         """Take or renew all leases before a call, so that they outlive it (B5.3).
 
-        Gives the store's clock in microseconds. Raises Busy, LeaseLost.
+        Gives also the calls that were reserved: `calls` and one for each customer of `read` of
+        whom there is no snapshot. Raises Busy, LeaseLost, Exhausted.
         """
-        customers = {*self.claim.customers, *self.customers, *more}
-        held_at = self.inbox.hold(self.claim, customers, to_write=to_write)
-        if held_at is None:
+        wanted, purse = calls + len(read), self.calls.purse
+        in_hand = purse.take(wanted)
+        reading = reserve = None
+        if read:
+            reading = Reading(
+                self.links.account,
+                tuple(read),
+                max(self.since, self._newest()),
+                round(SNAPSHOT_SECONDS * 1e6),
+            )
+        if wanted:
+            budget = self.calls.account.budget.packed
+            reserve = Reserve(budget, self.calls.priority, calls, in_hand, purse.is_old)
+        held = None
+        try:
+            held = self.inbox.hold(
+                self.claim,
+                {*self.claim.customers, *self.customers, *more},
+                to_write=to_write,
+                reading=reading,
+                reserve=reserve,
+            )
+        finally:
+            if held is None:
+                purse.put(in_hand)
+        if held is None:
             raise Busy
-        return held_at
+        reserved = [*in_hand, *held.calls]
+        needed = wanted - len(held.snapshots)
+        purse.put(reserved[needed:])
+        return held, reserved[:needed]
 
-    def read(self, ids: Iterable[int]) -> None:
-        """Read customers, each under its lease."""
-        wanted = sorted(ids)
-        for customer_id in wanted:
-            sent_at = self.hold(wanted)
-            self.read_at[customer_id] = self.monotonic()
-            try:
-                customer = self.fusebill.get_customer(customer_id)
-            except errors.CustomerNotFound:
-                self.customers[customer_id] = None
-                continue
-            self.customers[customer_id] = customer
-            self.links.observe(customer, sent_at=sent_at)
+    def _newest(self) -> int:
+        """A moment by which all that is decided here was received (us, store's clock)."""
+        received = [one.received_at for _, box in self.claim.boxes() for one in box]
+        return 1000 * (max([self.claim.replayed_at, *received]) + 1)
+
+    def read(self, ids: Iterable[int], *, anew: bool = False, paid: Sequence[int] = ()) -> None:
+        """Have customers read, each under its lease; `anew`: no snapshot will do. `paid` are calls
+        that are reserved for it already.
+
+        Raises what `hold` and the client raise.
+        """
+        wanted, calls = sorted(ids), list(paid)
+        try:
+            needed = max(0, len(wanted) * anew - len(calls))
+            held, more = self.hold(wanted, read=() if anew else wanted, calls=needed)
+            calls += more
+            for customer_id, snapshot in held.snapshots.items():
+                self._take(customer_id, snapshot, held.at)
+            missing = [one for one in wanted if one not in held.snapshots]
+            for place, customer_id in enumerate(missing):
+                if place:
+                    held, _ = self.hold(wanted)
+                self._get(customer_id, calls.pop(0), held.at)
+        finally:
+            self.calls.purse.put(calls)
+
+    def _get(self, customer_id: int, call: int, sent_at: int) -> None:
+        self.read_at[customer_id] = self.monotonic()
+        self.under_lease.add(customer_id)
+        client = self.calls.account.client
+        try:
+            self.customers[customer_id] = self.calls.make(
+                lambda: client.get_customer(customer_id),
+                call=call,
+                whom=customer_id,
+                sent_at=sent_at,
+            )
+        except errors.CustomerNotFound:
+            self.customers[customer_id] = None
+
+    def _take(self, customer_id: int, snapshot: Snapshot, now: int) -> None:
+        """Take what somebody has just read; of it only the slots are known."""
+        self.customers[customer_id] = Customer(customer_id, "", None, dict(snapshot.slots))
+        self.read_at[customer_id] = self.monotonic() - (now - snapshot.sent_at) / 1e6
+        if snapshot.sent_at >= self.claim.leased_at[customer_id]:
+            self.under_lease.add(customer_id)
+        else:
+            self.under_lease.discard(customer_id)
 
     def forget(self) -> None:
         """Have everything of Fusebill read anew; the leases stay."""
+        self.distrust()
         self.customers.clear()
         self.read_at.clear()
         self.found.clear()
         self.index.clear()
+
+    def distrust(self) -> None:
+        """Have no snapshot do that was taken before now."""
+        self.since = self.hold()[0].at + 1
+
+    def list_customers(
+        self, *, page: int, page_size: int = PAGE_SIZE, query: str | None = None
+    ) -> CustomerPage:
+        """Read a page of the customers that match (see the client).
+
+        Raises what `hold` and the client raise.
+        """
+        held, (call,) = self.hold(calls=1)
+        client = self.calls.account.client
+        return self.calls.make(
+            lambda: client.list_customers(page=page, page_size=page_size, query=query),
+            call=call,
+            sent_at=held.at,
+        )
 
     def query(self, query: Query) -> None:
         """Ask for the customers that have this reference or email."""
@@ -189,8 +284,7 @@ class Gatherer:
             self.found[query] = None
             return
         by = find.by_reference if query.kind == "reference" else find.by_email
-        self.hold()
-        rows = by(self.fusebill, query.value, statuses=self.statuses)
+        rows = by(self, query.value, statuses=self.statuses)
         self.found[query] = tuple(row.id for row in rows)
 
     # --- the plan
@@ -250,8 +344,7 @@ class Gatherer:
         for id_ in sorted(one.subject.ids):
             query = Query("salesforceId", id_)
             if query not in self.found:
-                self.hold()
-                rows = find.by_salesforce_id(self.fusebill, id_)
+                rows = find.by_salesforce_id(self, id_)
                 self.found[query] = tuple(row.id for row in rows)
             answer |= dict.fromkeys(self.found[query] or (), "holds")
         return answer

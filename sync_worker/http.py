@@ -20,14 +20,17 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
+from requests.hooks import default_hooks
+from requests.structures import CaseInsensitiveDict
 
 from sync_worker import __version__
+from sync_worker.crew import AT_ONCE
 from sync_worker.settings import CONNECT_TIMEOUT_SECONDS
 
 USER_AGENT = f"sync-worker/{__version__}"
 """Names the product and its version to the vendor (B7.5)."""
 
-POOL_CONNECTIONS = 10
+POOL_CONNECTIONS = AT_ONCE
 """Connections kept alive to one system: more than the threads that one process works with."""
 
 MAX_ANSWER_BYTES = 2 * 1024 * 1024
@@ -44,6 +47,9 @@ FAILURES = (
 )
 """All that a call can raise. To be told in words of ours (`Connections.fault`), never carried on:
 these exceptions hold the request, and with it the credentials."""
+
+_PLAIN = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*")
+"""An address that goes over the wire as it is."""
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -101,6 +107,9 @@ class Connections:
         self._max_bytes = max_bytes
         self.session = _session(auth or _NoAuth(), _Adapter(read_timeout, max_bytes), user_agent)
         """For a library that makes the calls itself; they are bounded as those of `exchange`."""
+        self._auth = auth or _NoAuth()
+        self._headers = {name: str(value) for name, value in self.session.headers.items()}
+        self._ways: dict[str, Any] = {}
 
     def close(self) -> None:
         """Close all connections."""
@@ -128,14 +137,9 @@ class Connections:
         longest = self._max_bytes if max_bytes is None else max_bytes
         begun = HttpAnswer()
         try:
-            with self.session.request(
-                method,
-                url,
-                data=body,
-                headers=None if content_type is None else {"Content-Type": content_type},
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            request = self._prepared(method, url, body, content_type)
+            ways = self._ways_to(request.url or url)
+            with self.session.send(request, allow_redirects=False, **ways) as response:
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 begun = HttpAnswer(response.status_code, headers=headers)
                 read = _read(response, longest, deadline, self._read_timeout)
@@ -143,6 +147,31 @@ class Connections:
             sent = not _any(error, *_NEVER_SENT)
             return msgspec.structs.replace(begun, fault=self.fault(error), sent=sent)
         return msgspec.structs.replace(begun, body=read)
+
+    def _prepared(
+        self, method: str, url: str, body: bytes | None, content_type: str | None
+    ) -> requests.PreparedRequest:
+        """The request, put together by hand where there is nothing to quote: `requests` takes half
+        of a call's time for that.
+        """
+        headers = {} if content_type is None else {"Content-Type": content_type}
+        if not _PLAIN.fullmatch(url):
+            request = requests.Request(method, url, headers=headers, data=body)
+            return self.session.prepare_request(request)
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.url, prepared.body = method, url, body
+        prepared.headers = CaseInsensitiveDict({**self._headers, **headers})
+        if body is not None or method != "GET":
+            prepared.headers["Content-Length"] = str(len(body or b""))
+        prepared.hooks = default_hooks()
+        return self._auth(prepared)
+
+    def _ways_to(self, url: str) -> Any:
+        """Proxies and certificates, as the environment names them for the host."""
+        host = url.partition("//")[2].partition("/")[0]
+        if host not in self._ways:
+            self._ways[host] = self.session.merge_environment_settings(url, {}, True, None, None)
+        return self._ways[host]
 
     def fault(self, error: BaseException) -> str:
         """One of `FAILURES` in a few words, without secrets."""

@@ -7,16 +7,37 @@ nobody holds a record is known only after a sweep of all customers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
+import msgspec
 import redis
 
 from sync_worker.decide.match import Link, any_of
-from sync_worker.domain import Customer, Slot, SlotState
+from sync_worker.domain import Customer, Record, Slot, SlotState
 from sync_worker.inbox import scripts
 from sync_worker.store import store_errors
+
+AT_A_TIME = 100
+"""Customers that one script remembers: some of a millisecond of the store's time each ten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the index knew at one moment."""
+
+    links: list[dict[int, Link]]
+    """Of each record that was asked for."""
+    swept: int
+    """When the last complete sweep began (ms); 0: there was none."""
+    blind: frozenset[str]
+    """The slots that it did not see of every customer."""
+
+    def swept_since(self, slot: Slot) -> int:
+        """When the last complete sweep began that saw this slot of every customer (ms); 0: none."""
+        return 0 if slot in self.blind else self.swept
 
 
 def account_of(base_url: str) -> str:
@@ -35,18 +56,28 @@ class LinkIndex:
         self.account = account_of(base_url)
         self._observe = scripts.load(client, "observe")
 
-    def observe(self, customer: Customer, *, sent_at: int, written: bool = False) -> None:
+    def observe(self, *customers: Customer, sent_at: int, written: bool = False) -> None:
         """Remember an answer; `sent_at` is when its request was sent (us, store's clock), and
         `written` tells that it was a write of ours.
 
         Slots that the answer left out stay as they were known.
         """
-        flat: list[str] = []
-        for slot, value in customer.slots.items():
-            if value is not SlotState.UNKNOWN:
-                flat += (slot, "" if value is SlotState.EMPTY else value)
+        for start in range(0, len(customers), AT_A_TIME):
+            some = customers[start : start + AT_A_TIME]
+            shown = [packed(one, sent_at=sent_at, written=written) for one in some]
+            with store_errors():
+                self._observe(args=[msgspec.msgpack.encode([self.account, shown])])
+
+    def look(self, records: Sequence[Record]) -> Look:
+        """What the index knows of these records, and what it takes to read together, in one go."""
+        pipeline = self._client.pipeline(transaction=False)
+        for record in records:
+            pipeline.hgetall(f"sw:link:{self.account}:{record.slot}:{record.id}")
+        pipeline.hmget(f"sw:sweep:{self.account}", "begun", "blind")
         with store_errors():
-            self._observe(args=[self.account, customer.id, sent_at, "1" if written else "", *flat])
+            *found, (begun, blind) = pipeline.execute()
+        links = [{int(customer): link for customer, link in one.items()} for one in found]
+        return Look(links, int(begun or 0), frozenset((blind or "").split()))
 
     def seen(self, customer_id: int) -> bool:
         """Whether the customer was ever there."""
@@ -75,6 +106,13 @@ class LinkIndex:
 
     def swept_since(self, slot: Slot) -> int:
         """When the last complete sweep began that saw this slot of every customer (ms); 0: none."""
-        with store_errors():
-            begun, blind = self._client.hmget(f"sw:sweep:{self.account}", "begun", "blind")
-        return 0 if begun is None or slot in str(blind or "").split() else int(begun)
+        return self.look(()).swept_since(slot)
+
+
+def packed(customer: Customer, *, sent_at: int, written: bool) -> list[object]:
+    """An answer as the scripts take it (observe.lua)."""
+    flat: list[str] = []
+    for slot, value in customer.slots.items():
+        if value is not SlotState.UNKNOWN:
+            flat += (slot, "" if value is SlotState.EMPTY else value)
+    return [str(customer.id), sent_at, written, flat]

@@ -13,7 +13,10 @@ from sync_worker import gates, verdicts
 from sync_worker.crm import errors as crm
 from sync_worker.domain import Source
 from sync_worker.fusebill import errors as fusebill
+from sync_worker.fusebill.budget import Budget
+from sync_worker.fusebill.client import FusebillClient
 from sync_worker.gates import Gates, Verdict
+from sync_worker.inbox.reserve import Exhausted, Priority
 from sync_worker.runtime import make_fusebill, make_readers
 from sync_worker.settings import CONNECT_TIMEOUT_SECONDS, Settings, SettingsError
 
@@ -23,7 +26,7 @@ CRM_CALLS = 3
 """How many calls a probe of a CRM makes at most: a log-in, whose account it is, and a read."""
 
 
-def run(gates_: Gates, name: str, current: Settings) -> None:
+def run(gates_: Gates, name: str, current: Settings, budget: Budget) -> None:
     """Probe a remote system if it is time and nobody else does. Raises StoreError."""
     calls = 1 if name == gates.FUSEBILL else CRM_CALLS
     longest = CONNECT_TIMEOUT_SECONDS + current.fusebill_read_timeout_seconds
@@ -32,7 +35,8 @@ def run(gates_: Gates, name: str, current: Settings) -> None:
         return
     shut = True
     try:
-        verdict, why = probe(name, current.with_fresh_credentials())
+        fresh = current.with_fresh_credentials()
+        verdict, why = probe(name, fresh, budget)
         if verdict is not None:
             shut = gates_.report(name, verdict, why=why, began=turn.began)
     finally:
@@ -43,12 +47,15 @@ def run(gates_: Gates, name: str, current: Settings) -> None:
         log.info("%s answers again: what waited for it goes on", name)
 
 
-def probe(name: str, current: Settings) -> tuple[Verdict | None, str]:
-    """What one probe with these settings tells, if anything, and why in a sentence."""
+def probe(name: str, current: Settings, budget: Budget) -> tuple[Verdict | None, str]:
+    """What one probe with these settings tells, if anything, and why in a sentence.
+
+    One of Fusebill counts in the budget, and comes before all others (B7.1). Raises StoreError.
+    """
     try:
         if name == gates.FUSEBILL:
             with closing(make_fusebill(current)) as client:
-                client.probe()
+                _probe_fusebill(client, budget)
         else:
             reader = make_readers(current, only=Source(name)).get(Source(name))
             if reader is None:  # its access was taken away: what waited is decided by its events
@@ -59,7 +66,20 @@ def probe(name: str, current: Settings) -> tuple[Verdict | None, str]:
         return _verdict(error), str(error)
     except SettingsError as error:
         return Verdict.REFUSED, str(error)
+    except Exhausted as error:
+        return None, str(error)
     return Verdict.PROVEN, ""
+
+
+def _probe_fusebill(client: FusebillClient, budget: Budget) -> None:
+    call, refused = budget.reserve(1, Priority.FIRST), False
+    try:
+        client.probe()
+    except fusebill.RateLimited:
+        refused = True
+        raise
+    finally:
+        budget.ended(call, client.limits, refused=refused)
 
 
 def _verdict(error: fusebill.FusebillError | crm.CrmError) -> Verdict | None:

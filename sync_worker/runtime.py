@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from functools import partial
 
 from pydantic import SecretStr
 
 from sync_worker import settings, store
+from sync_worker.batch import Batches
+from sync_worker.calls import Account
 from sync_worker.converge import Converger
 from sync_worker.crm import Reader
 from sync_worker.crm.hubspot import HubSpotReader
 from sync_worker.crm.myadmin import MyAdminReader
 from sync_worker.domain import Source
 from sync_worker.durability import RestartWatch
-from sync_worker.fusebill.budget import tell_budget
+from sync_worker.fusebill.budget import Budget
 from sync_worker.fusebill.client import FusebillClient
 from sync_worker.gates import Gates
 from sync_worker.inbox import Inbox
@@ -23,6 +24,7 @@ from sync_worker.links import LinkIndex
 from sync_worker.settings import Settings, SettingsError
 from sync_worker.store import StoreError
 from sync_worker.sweep import Sweeper
+from sync_worker.together import Together
 
 log = logging.getLogger(__name__)
 
@@ -124,18 +126,14 @@ class WorkerRuntime:
         self.links = LinkIndex(self.redis, base_url=current.fusebill_base_url)
         self.fusebill = make_fusebill(current)
         self.readers = make_readers(current)
-        self.converger = Converger(
-            inbox=self.inbox,
-            links=self.links,
-            fusebill=self.fusebill,
-            gates=self.gates,
-            settings=current,
-            tell_limits=partial(tell_budget, self.redis),
-            readers=self.readers,
+        self.budget = Budget.of(self.redis, current)
+        account = Account.of(self.redis, self.fusebill, self.links, self.gates, self.budget)
+        self.converger = Converger(self.inbox, account, current, self.readers)
+        self.sweeper = Sweeper(self.redis, account, current.sweep_seconds)
+        together = Together(
+            self.redis, self.inbox, account, self.sweeper, current.fusebill_calls_per_minute
         )
-        self.sweeper = Sweeper(
-            self.redis, self.links, self.fusebill, self.gates, current.sweep_seconds
-        )
+        self.batches = Batches(self.converger, together)
         self.restarts = RestartWatch(self.redis, tuple(filter(current.serves, Source)))
 
     def close(self) -> None:

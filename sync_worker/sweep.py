@@ -6,23 +6,33 @@ one of its pages: only then may "nobody holds it" be concluded from it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import TypeVar
 
 import redis
 
+from sync_worker.calls import Account, Calls
 from sync_worker.domain import Customer, Slot, SlotState
 from sync_worker.fusebill import errors, find
-from sync_worker.gates import FUSEBILL, OPERATOR, Gates
+from sync_worker.fusebill.client import PAGE_SIZE
+from sync_worker.fusebill.customer import CustomerPage
+from sync_worker.gates import FUSEBILL, OPERATOR
 from sync_worker.inbox import scripts
-from sync_worker.links import LinkIndex
-from sync_worker.store import store_errors
+from sync_worker.inbox.reserve import Exhausted, Priority
+from sync_worker.store import StoreError, store_errors
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T", Customer, CustomerPage)
+
+PATIENCE_SECONDS = 1.0
+"""How long a worker's slot waits for budget at most (B7.2)."""
 
 LEASE_MS = 180_000
 """How long a sweep is taken to run without a sign of it: longer than one page may take."""
@@ -34,12 +44,12 @@ MOST_ASKED_SINGLY = 100
 """Customers whose row leaves out a slot, and that are read by themselves to know it."""
 
 
-class Customers(find.Lists, Protocol):
-    """What reads customers, such as a FusebillClient."""
+class _TooMany(Exception):
+    """There are more pages than the sweep may take: so many customers at least."""
 
-    def get_customer(self, customer_id: int) -> Customer:
-        """Read one."""
-        ...
+    def __init__(self, customers: int) -> None:
+        super().__init__(customers)
+        self.customers = customers
 
 
 class Paused(Exception):
@@ -54,30 +64,44 @@ class Sweeper:
     """Sweeps one account. Of several that try at once, one does."""
 
     client: redis.Redis
-    links: LinkIndex
-    fusebill: Customers
-    gates: Gates
+    account: Account
     every_seconds: float
-    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
 
     def run_if_due(self) -> bool:
         """Sweep if a mailbox waits for it and the last one is long enough ago; tells if it did.
 
         What goes wrong is logged, and the next tick tries again. Raises StoreError.
         """
-        if not self.is_due():
-            return False
+        return self.is_due() and self.run()
+
+    def run(self, *, most_pages: int | None = None) -> bool:
+        """Sweep now, unless another does; tells if all customers were seen.
+
+        With `most_pages` it ends as soon as a page shows that there are more. Raises StoreError.
+        """
         token = secrets.token_hex(8)
         begun = self._note("begin", token, LEASE_MS)
         if not begun:
             return False
         try:
-            return self._sweep(token, begun)
-        except (errors.FusebillError, Paused) as error:
+            return self._sweep(token, begun, most_pages)
+        except (errors.FusebillError, Exhausted, Paused) as error:
             log.warning("the sweep of all customers is put off: %s", error)
             return False
         finally:
             self._note("end", token)
+
+    def customers(self) -> int:
+        """How many customers a sweep will meet, as far as is known. Raises StoreError."""
+        with store_errors():
+            size, customers = self.client.hmget(self._key, "size", "customers")
+        return int(size or customers or 0)
+
+    def is_running(self) -> bool:
+        """Whether somebody sweeps. Raises StoreError."""
+        with store_errors():
+            return bool(self.client.exists("sw:sweep:lease"))
 
     def is_due(self) -> bool:
         """Whether a mailbox waits for a sweep that may begin now. Raises StoreError."""
@@ -89,11 +113,11 @@ class Sweeper:
         soonest = int(begun or 0) + turns * self.every_seconds * 1000
         if not waiting or busy or self._now() < soonest:
             return False
-        return not self.gates.is_shut(OPERATOR, FUSEBILL)
+        return not self.account.gates.is_shut(OPERATOR, FUSEBILL)
 
     @property
     def _key(self) -> str:
-        return f"sw:sweep:{self.links.account}"
+        return f"sw:sweep:{self.account.links.account}"
 
     def _now(self) -> int:
         with store_errors():
@@ -103,11 +127,14 @@ class Sweeper:
     def _note(self, step: str, token: str, *more: int | str) -> int:
         script = scripts.load(self.client, "sweep")
         with store_errors():
-            return int(script(args=[step, self.links.account, token, *more]))
+            return int(script(args=[step, self.account.links.account, token, *more]))
 
-    def _sweep(self, token: str, begun: int) -> bool:
+    def _sweep(self, token: str, begun: int, most_pages: int | None) -> bool:
         try:
-            seen, complete, blind = self._read_all(token)
+            seen, complete, blind = self._read_all(token, most_pages)
+        except _TooMany as many:
+            self._note_size(many.customers)
+            return False
         except errors.Incomplete as error:
             log.warning("%s", error)
             seen, complete, blind = 0, False, set()
@@ -116,32 +143,35 @@ class Sweeper:
             log.error("the sweep did not see every customer: what waits for one goes on waiting")
             return False
         with store_errors():
-            self.client.hdel(self._key, "incomplete")
+            self.client.hdel(self._key, "incomplete", "size")
             script = scripts.load(self.client, "swept")
-            woken = script(args=[self.links.account, begun, seen, *sorted(blind)])
+            woken = script(args=[self.account.links.account, begun, seen, *sorted(blind)])
         log.info("swept %d customers, %d mailboxes go on", seen, len(woken))
         return True
 
-    def _read_all(self, token: str) -> tuple[int, bool, set[Slot]]:
+    def _note_size(self, customers: int) -> None:
+        """Remember it, lest the next batch begins what this one could not end."""
+        with contextlib.suppress(StoreError), store_errors():  # a full store takes none (B6.12)
+            self.client.hset(self._key, "size", customers)
+
+    def _read_all(self, token: str, most_pages: int | None) -> tuple[int, bool, set[Slot]]:
         """Read every page: customers seen, whether that was all, and slots some left out."""
         seen: set[int] = set()
         partly: list[Customer] = []
         broken, total = 0, None
-        pages = find.all_pages(self.fusebill)
-        while True:
-            sent_at = self._now() * 1000
-            page = next(pages, None)
-            if page is None:
-                break
+        pages = _Pages(self)
+        for number, page in enumerate(find.all_pages(pages), start=1):
             for customer in page.customers:
                 seen.add(customer.id)
                 if _left_out(customer):
                     partly.append(customer)
-                self.links.observe(customer, sent_at=sent_at)
             broken += page.broken
             total = page.total if page.total is not None else total
             self._note("seen", token, LEASE_MS, len(seen), total or "")
-            if self.gates.is_shut(OPERATOR):
+            at_least = total if total is not None else _at_least(number, page)
+            if most_pages is not None and at_least > most_pages * PAGE_SIZE:
+                raise _TooMany(at_least)
+            if self.account.gates.is_shut(OPERATOR):
                 raise Paused
         complete = not broken and (total is None or len(seen) >= total)
         return len(seen), complete, self._blind(partly)
@@ -152,14 +182,51 @@ class Sweeper:
         for customer in partly[MOST_ASKED_SINGLY:]:
             blind |= _left_out(customer)
         for customer in partly[:MOST_ASKED_SINGLY]:
-            sent_at = self._now() * 1000
             try:
-                read = self.fusebill.get_customer(customer.id)
+                read = self.make(partial(self.account.client.get_customer, customer.id))
             except errors.CustomerNotFound:
                 continue
-            self.links.observe(read, sent_at=sent_at)
             blind |= _left_out(read)
         return blind
+
+    def make(self, call: Callable[[], T]) -> T:
+        """Make one call, as soon as there is budget for it: it comes before all others (B7.3).
+
+        Raises Exhausted if that takes more than a second (B7.2), and what the call raises.
+        """
+        calls = Calls(self.account, Priority.FIRST)
+        waited = 0.0
+        while True:
+            try:
+                reserved = calls.reserve()
+            except Exhausted as error:
+                waited += error.seconds
+                if waited > PATIENCE_SECONDS:
+                    raise
+                self.sleep(error.seconds)
+            else:
+                return calls.make(call, call=reserved, sent_at=self._now() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    """The pages of all customers, each as a call of the sweep."""
+
+    sweeper: Sweeper
+
+    def list_customers(
+        self, *, page: int, page_size: int = PAGE_SIZE, query: str | None = None
+    ) -> CustomerPage:
+        client = self.sweeper.account.client
+        return self.sweeper.make(
+            lambda: client.list_customers(page=page, page_size=page_size, query=query)
+        )
+
+
+def _at_least(number: int, page: CustomerPage) -> int:
+    """How many customers there are at least, by the `number`th page, which does not count them."""
+    is_last = page.rows < PAGE_SIZE
+    return number * PAGE_SIZE + (0 if is_last else 1)
 
 
 def _left_out(customer: Customer) -> set[Slot]:

@@ -18,13 +18,16 @@ def drain_mailboxes(mailboxes: list[str]) -> None:
         runtime = worker_runtime()
         left = drain.drain(
             mailboxes,
-            runtime.converger,
+            runtime.batches,
             seconds=celery.DRAIN_SECONDS,
             stop=lambda: stopping.requested() or runtime.gates.were_renewed(),
         )
     except StoreError as error:
         log.warning("left %d mailboxes to beat: %s", len(mailboxes), error)
         return
+    except stopping.Interrupted as error:
+        log.warning("%s", error)
+        left = mailboxes
     if left:
         send = celery.give_back if stopping.requested() else celery.publish_or_leave
         send(left)
@@ -36,11 +39,13 @@ def wake_due() -> None:
     runtime = worker_runtime()
     try:
         drain.wake_due(
-            runtime.redis,
-            runtime.inbox,
+            runtime,
             celery.publish_or_leave,
-            queue_key=celery.KEY_PREFIX + celery.LIVE_QUEUE,
-            batch=celery.BATCH,
+            queues={
+                queue: celery.KEY_PREFIX + queue
+                for queue in (celery.LIVE_QUEUE, celery.REPLAY_QUEUE)
+            },
+            seconds=celery.WAKE_PERIOD_SECONDS,
         )
         for name in runtime.gates.to_probe():
             celery.app.send_task(celery.PROBE, args=[name], queue=celery.BEAT_QUEUE, retry=False)
@@ -58,7 +63,7 @@ def probe_remote(name: str) -> None:
     try:
         with stopping.interruptible():
             runtime = worker_runtime()
-            probe.run(runtime.gates, name, runtime.settings)
+            probe.run(runtime.gates, name, runtime.settings, runtime.budget)
     except (StoreError, stopping.Interrupted) as error:
         log.warning("%s is not probed: %s", name, error)
 

@@ -41,7 +41,7 @@ class Commands:
         patch.chdir(folder)
         patch.setattr(celery, "publish_or_leave", self._wake)
 
-    def _wake(self, mailboxes: Sequence[str]) -> None:
+    def _wake(self, mailboxes: Sequence[str], queue: str = celery.LIVE_QUEUE) -> None:
         self.woken += mailboxes
 
     def setting(self, name: str, value: str) -> None:

@@ -21,16 +21,19 @@ from simulators.myadmin.server import SimulatedMyAdmin
 from simulators.salesforce.accounts import Accounts
 from simulators.salesforce.server import SimulatedSalesforce
 from sync_worker import dead_letters, events, history, probe, releases, replay, settings
+from sync_worker.batch import Batches, Worked
+from sync_worker.calls import Account
 from sync_worker.converge import Converger, Ended
 from sync_worker.dead_letters import DeadLetter, Filter
 from sync_worker.domain import Change, Record, Source
-from sync_worker.fusebill.budget import tell_budget
+from sync_worker.fusebill.budget import Budget
 from sync_worker.fusebill.client import FusebillClient
 from sync_worker.gates import Gates
 from sync_worker.inbox import Inbox
 from sync_worker.links import LinkIndex
 from sync_worker.runtime import make_readers
 from sync_worker.sweep import Sweeper
+from sync_worker.together import Together
 from tests.receiving import SETTINGS, Door, Sent
 from webhooks import samples
 
@@ -146,20 +149,27 @@ class World:
         self.links = LinkIndex(self.client, base_url=current.fusebill_base_url)
         readers = make_readers(current)
         self._closing += [self.http.close, *(reader.close for reader in readers.values())]
+        self.gates = Gates(self.client, breaker_failures=current.breaker_failures)
+        self.budget = Budget.of(self.client, current)
+        self.account = Account.of(self.client, self.http, self.links, self.gates, self.budget)
         self.converger = Converger(
-            inbox=self.inbox,
-            links=self.links,
-            fusebill=self.http,
-            gates=Gates(self.client, breaker_failures=current.breaker_failures),
-            settings=current,
-            tell_limits=lambda limits: tell_budget(self.client, limits),
-            readers=readers,
+            self.inbox,
+            self.account,
+            current,
+            readers,
             monotonic=lambda: self.now,
             jitter=lambda: 0.0,
         )
-        self.sweeper = Sweeper(
-            self.client, self.links, self.http, self.converger.gates, every_seconds=0
+        self.sweeper = Sweeper(self.client, self.account, every_seconds=0)
+        self.together = Together(
+            self.client,
+            self.inbox,
+            self.account,
+            self.sweeper,
+            current.fusebill_calls_per_minute,
         )
+        self.batches = Batches(self.converger, self.together)
+        self._closing.append(self.batches.close)
         self._door: Door | None = None
 
     @property
@@ -171,14 +181,14 @@ class World:
 
     def probe(self) -> None:
         """Probe what has its gate shut, as beat and a worker do when it is time."""
-        self.converger.gates.resume()
-        for name in self.converger.gates.to_probe():
-            turn = self.converger.gates.take_turn(name, seconds=60)
-            verdict, why = probe.probe(name, self.settings)
+        self.gates.resume()
+        for name in self.gates.to_probe():
+            turn = self.gates.take_turn(name, seconds=60)
+            verdict, why = probe.probe(name, self.settings, self.budget)
             assert turn is not None
             if verdict is not None:
-                self.converger.gates.report(name, verdict, why=why, began=turn.began)
-            self.converger.gates.end_turn(turn)
+                self.gates.report(name, verdict, why=why, began=turn.began)
+            self.gates.end_turn(turn)
 
     def close(self) -> None:
         for close in self._closing:
@@ -221,11 +231,13 @@ class World:
                 self.converger.converge(mailbox)
         raise AssertionError(f"due again and again: {due}")
 
+    def work_together(self, *records: Record) -> Worked:
+        """Work through the mailboxes of these as one batch."""
+        return self.batches.work_through([record.mailbox for record in records])
+
     def sweep(self) -> bool:
-        """What beat does when a mailbox waits for a sweep, in a later millisecond."""
-        asked = self.store_ms()
-        while self.store_ms() == asked:
-            pass
+        """What beat does when a mailbox waits for a sweep."""
+        self.pass_a_moment()
         return self.sweeper.run_if_due()
 
     def settle(self, *records: Record) -> None:
@@ -243,6 +255,12 @@ class World:
     def store_ms(self) -> int:
         seconds, micros = self.client.time()
         return seconds * 1000 + micros // 1000
+
+    def pass_a_moment(self) -> None:
+        """Go on to another millisecond: what is read then is known to be newer than what came."""
+        now = self.store_ms()
+        while self.store_ms() == now:
+            pass
 
     def pass_time(self, *records: Record) -> None:
         """Make mailboxes that wait in back-off due."""

@@ -6,7 +6,7 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Iterable
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +267,7 @@ def _replay(
         return replay.run(
             client,
             planned,
-            wake=celery.publish_or_leave,
+            wake=partial(celery.publish_or_leave, queue=celery.REPLAY_QUEUE),
             on_progress=lambda n: progress.update(bar, completed=n),
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import click
 
 from sync_worker import drain, mode, settings, stopping, store
-from sync_worker.celery import BEAT_QUEUE, LIVE_QUEUE, WAKE_PERIOD_SECONDS
+from sync_worker.celery import BEAT_QUEUE, LIVE_QUEUE, REPLAY_QUEUE, WAKE_PERIOD_SECONDS
 from sync_worker.cli.common import configure_logs
 from sync_worker.domain import Source
 from sync_worker.runtime import Runtimes
@@ -43,7 +43,7 @@ def web(bind: str | None) -> None:
     type=click.IntRange(1, 500),
     default=4,
     show_default=True,
-    help="Mailboxes worked on at a time; a call to Fusebill mostly waits.",
+    help="Processes; each works on up to 20 mailboxes at a time.",
 )
 def worker(concurrency: int) -> None:
     """Converge due mailboxes."""
@@ -59,7 +59,7 @@ def worker(concurrency: int) -> None:
         "worker",
         "worker",
         *("--pool", "prefork", "--concurrency", str(concurrency)),
-        *("--queues", f"{LIVE_QUEUE},{BEAT_QUEUE}"),
+        *("--queues", f"{BEAT_QUEUE},{LIVE_QUEUE},{REPLAY_QUEUE}"),
         *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         on_stop=relief.stop,
     )

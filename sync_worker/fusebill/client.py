@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -61,16 +62,11 @@ class FusebillClient:
         salesforce_unlatch_path: str | None = None,
         user_agent: str = USER_AGENT,
         on_call: Callable[[Attempt], None] | None = None,
-        on_answer: Callable[[int | None, FusebillError | None], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.limits = RateLimits()
-        """The rate limits as last stated; an answer that states none leaves them."""
+        self._told = threading.local()
         self.on_call = on_call
         """Told every call that was made; may be set later, before the first call."""
-        self.on_answer = on_answer
-        """Told of every call that ended which customer it was about, None for a list, and the error
-        that it met, if any; may be set later too."""
         self._host = urlsplit(base_url).hostname
         self._key = ApiKey(api_key)
         self._salesforce_unlatch_path = salesforce_unlatch_path
@@ -92,6 +88,12 @@ class FusebillClient:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def limits(self) -> RateLimits:
+        """The rate limits as the last answer in this thread stated them."""
+        limits: RateLimits = getattr(self._told, "limits", RateLimits())
+        return limits
 
     def close(self) -> None:
         """Close all connections."""
@@ -123,12 +125,12 @@ class FusebillClient:
         params = (("query", query), *place) if query else place
         return self._make(Call("GET", "/v1/customers/", params=params), read_page)
 
-    def probe(self) -> None:
+    def probe(self) -> CustomerPage:
         """Prove that Fusebill answers and that the key is good (B6.3, B6.4).
 
         One call, the cheapest list read: a page of one customer, whoever that is.
         """
-        self.list_customers(page=0, page_size=1)
+        return self.list_customers(page=0, page_size=1)
 
     def latch_hubspot(
         self, customer_id: int, *, contact: str | None, company: str | None
@@ -191,26 +193,20 @@ class FusebillClient:
 
     def _make(self, call: Call, read: Callable[[Call, Answer], T]) -> T:
         at = int(self._clock() * 1000)
+        self._told.limits = RateLimits()
         try:
             answer = self._transport.exchange(call)
         except BaseException as error:
             # A time limit or a signal: the call may have been carried out, so it is told.
             self._tell(Attempt(at, str(call), error=f"interrupted: {type(error).__name__}"))
             raise
-        if answer.limits.known:
-            self.limits = answer.limits
+        self._told.limits = answer.limits
         result = classify(call, answer, read, at=at, hide=self._key.hide)
         if isinstance(result, FusebillError):
             self._tell(result.attempt)
-            self._heard(call, result)
             raise result
         self._tell(Attempt(at, str(call), answer.status))
-        self._heard(call, None)
         return result
-
-    def _heard(self, call: Call, error: FusebillError | None) -> None:
-        if self.on_answer is not None:
-            self.on_answer(call.customer_id, error)
 
     def _tell(self, attempt: Attempt) -> None:
         if self.on_call is not None:

@@ -61,7 +61,28 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
     sw:sweep:lease              string  token of the one that sweeps; expires
     sw:link:ACCOUNT:SLOT:ID     hash    customer -> "holds", "released" by us, or
                                         "gone" by another hand (links.py)
-    sw:fusebill:limits          string  the rate limits last told by Fusebill, JSON
+    sw:calls:ACCOUNT            zset    call -> until when it counts against the minute (budget.lua): a
+                                        minute from its end; while reserved or under way, as if it
+                                        took as long as it may
+    sw:calls:ACCOUNT:id         string  number of the newest call
+    sw:calls:ACCOUNT:day        hash    hour since the epoch -> calls that count in it last
+    sw:budget:ACCOUNT           hash    what bounds calls beside our own log:
+                                        per_minute, per_day     the settings, as used last
+                                        minute_limit, day_limit what the headers told last
+                                        minute_left, _reset     the least that was left in the window
+                                                        of that reset (ms; -1: it named none)
+                                        minute_at, _heard, _ends    told when; again when; believed
+                                                        until; and so for the day
+                                        skew        Fusebill's clock less ours
+                                        tried       when a call went last to find out what is left
+                                        shared      until when others are taken to use the account
+                                        refused, care, blocked  when a 429 came last, how much that
+                                                        taught to leave to others, and until when
+                                                        nothing may go
+                                        paced       when the next call of a replay has its turn (us)
+                                        wantN, wantN_until      calls that class N was refused
+                                        planN, planN_until      the same, of several at once
+    sw:budgets                  set     accounts that calls were reserved for
     sw:gate:REMOTE              hash    whether work that needs a remote system waits (gates.py):
                                         streak          calls in a row that met an outage
                                         open, refused, paused   "since|why" it is shut
@@ -85,6 +106,7 @@ from sync_worker.inbox.inbox import (
     Accepted,
     Burial,
     Claim,
+    Claims,
     Inbox,
     Intent,
     Joined,
@@ -99,6 +121,7 @@ __all__ = [
     "Accepted",
     "Burial",
     "Claim",
+    "Claims",
     "Inbox",
     "Intent",
     "Joined",

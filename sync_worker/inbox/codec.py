@@ -13,6 +13,8 @@ from sync_worker.domain import Aspect, Attempt, Change, Marks, Pending
 VERSION = b"1"
 """Raised when an older worker could not read what a newer one writes."""
 
+_STAMP = VERSION + b":"
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Change)
 _attempts = msgspec.json.Decoder(list[Attempt])
@@ -24,7 +26,7 @@ class NewerFormat(Exception):
 
 def encode_change(change: Change) -> bytes:
     """The stored form: the version, a colon, and the change as JSON."""
-    return VERSION + b":" + _encoder.encode(change)
+    return _STAMP + _encoder.encode(change)
 
 
 def decode_pending(seq: str, stored: str) -> Pending:

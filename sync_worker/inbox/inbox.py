@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,11 +25,17 @@ from sync_worker.domain import (
     Pending,
     Reason,
     Record,
+    Slot,
+    SlotState,
     Source,
 )
 from sync_worker.inbox import codec, scripts
+from sync_worker.inbox.direct import Direct
+from sync_worker.inbox.reserve import Exhausted, Priority, Reserve
 from sync_worker.settings import Settings
 from sync_worker.store import FULL_SHARE, StoreFull, store_errors
+
+log = logging.getLogger(__name__)
 
 HOUR_MS = 3_600_000
 
@@ -130,6 +137,55 @@ class Accepted:
     """Mailboxes that became due and that nobody is awake for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What somebody has read of a customer, in this convergence or in another one (B7.4)."""
+
+    slots: dict[Slot, str | SlotState]
+    sent_at: int
+    """When its request was sent, or its write was answered (us, store's clock)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The leases are taken or renewed, and the calls that follow are reserved."""
+
+    at: int
+    """The store's clock in microseconds."""
+    calls: range = range(0)
+    """The calls that were reserved."""
+    snapshots: dict[int, Snapshot] = field(default_factory=dict)
+    """By customer, of those that were to be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Customers that are to be read."""
+
+    account: str
+    """That of the link index."""
+    customers: tuple[int, ...]
+    since: int
+    """A snapshot will do if its request was sent then or later (us, store's clock) ..."""
+    oldest_us: int
+    """... and not longer ago than this."""
+
+
+@dataclass(slots=True)
+class Claims:
+    """What became of mailboxes that were to be claimed."""
+
+    taken: list[Claim] = field(default_factory=list)
+    alone: list[str] = field(default_factory=list)
+    """Those that are to be worked on alone (B6.6)."""
+    poor: list[str] = field(default_factory=list)
+    """Those that there is no budget for."""
+    seconds: float = 0
+    """How long until there may be budget for one of them."""
+    calls: list[int] = field(default_factory=list)
+    """The calls that were reserved for all that was taken."""
+
+
 @dataclass(slots=True)
 class Joined:
     """A mailbox held beside the one that was claimed, with what it held at that moment."""
@@ -173,6 +229,8 @@ class Claim:
     """When workers vanished while they worked on this mailbox alone (ms) (B6.6)."""
     customers: tuple[int, ...] = _NO_CUSTOMERS
     """The customers that are leased with it."""
+    leased_at: dict[int, int] = field(default_factory=dict)
+    """Since when each of them is (us, store's clock)."""
     joined: dict[str, Joined] = field(default_factory=dict)
     """The mailboxes that are leased with it."""
 
@@ -185,6 +243,17 @@ class Claim:
     def mailboxes(self) -> list[str]:
         """Every mailbox that is held, the one that was claimed first."""
         return [self.mailbox, *self.joined]
+
+    @property
+    def priority(self) -> Priority:
+        """Whose calls come first: what only a replay put back is no live change (B7.3)."""
+        replayed = all(one.change.replay_id is not None for one in self.pending)
+        return Priority.REPLAY if replayed else Priority.LIVE
+
+    @property
+    def received_at(self) -> int:
+        """When the newest of its changes was received, or put back by a replay (ms)."""
+        return max([self.replayed_at, *(one.received_at for one in self.pending)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +337,7 @@ class Inbox:
         self._audit_days = audit_days
         self._lease_ms = int(lease_seconds * 1000)
         self._late_write_ms = int(late_write_seconds * 1000)
-        self._accept = scripts.load(client, "accept")
+        self._accept = Direct(client, "accept")
         self._claim = scripts.load(client, "claim")
         self._hold = scripts.load(client, "hold")
         self._settle = scripts.load(client, "settle")
@@ -299,19 +368,19 @@ class Inbox:
         counts: Mapping[str, int] | None = None,
     ) -> Accepted:
         """Store what is new of a request, mark it as seen and make it due (B2.3)."""
-        flat: list[object] = []
-        for change in changes:
-            urgent = int(change.aspect in URGENT_ASPECTS)
-            stored = codec.encode_change(change).decode()
-            flat += (change.record.mailbox, change.identity or "", urgent, stored)
-        letters = [_undecoded_letter(item) for item in undecoded]
+        columns = (
+            [one.record.mailbox for one in changes],
+            [one.identity or "" for one in changes],
+            [one.aspect in URGENT_ASPECTS for one in changes],
+            [codec.encode_change(one).decode() for one in changes],
+        )
         packed = _pack(
             [
                 FULL_SHARE,
                 self._dedupe_ms,
                 WAKE_GRACE_MS,
-                flat,
-                letters,
+                columns,
+                [_undecoded_letter(item) for item in undecoded],
                 _flat(reconcile),
                 _flat(counts),
                 _merges(changes),
@@ -320,28 +389,58 @@ class Inbox:
             ]
         )
         with store_errors():
-            accepted, duplicates, *wake = self._accept(args=[packed])
+            accepted, duplicates, *wake = self._accept(packed)
         return Accepted(accepted, duplicates, wake)
 
     def claim(self, mailbox: str, gates: Iterable[str] = ()) -> Claim | None:
         """Lease a due mailbox; None if it is empty, not due, held by another worker, if one of
         these gates is shut (B6.3), or if it waits for its turn to be worked on alone (B6.6).
-
-        Raises codec.NewerFormat, with the lease given back, if it holds a change that only a
-        newer version can read (B10.5).
         """
-        token = secrets.token_hex(8)
+        claims = self.claim_all({mailbox: gates}, alone=True)
+        return claims.taken[0] if claims.taken else None
+
+    def claim_all(
+        self,
+        mailboxes: Mapping[str, Iterable[str]],
+        *,
+        alone: bool = False,
+        budget: Sequence[object] = (),
+        calls: int = 0,
+    ) -> Claims:
+        """Lease those of these mailboxes that are due and free, in this order, and as many as
+        there is budget for, with so many calls reserved for each (B7.2).
+
+        The mailboxes come with the gates that each must pass (B6.3). `alone` tells that the caller
+        works on nothing else, so that it may take what is to be worked on alone (B6.6).
+        What only a newer version can read is put back for that (B10.5).
+        """
+        tokens = {mailbox: secrets.token_hex(8) for mailbox in mailboxes}
+        wanted = [[name, tokens[name], list(gates)] for name, gates in mailboxes.items()]
+        packed = _pack([self._lease_ms, TURN_MS, alone, budget, calls, wanted])
         with store_errors():
-            answer = self._claim(args=[mailbox, token, self._lease_ms, TURN_MS, *gates])
-        if answer[0] != "claimed":
-            return None
-        claim = Claim(mailbox, token, now=int(answer[1]))
+            now, wait_ms, definitions, reserved, answers = self._claim(args=[packed])
+        claims = Claims(seconds=wait_ms / 1000)
+        for first, count in zip(reserved[::2], reserved[1::2], strict=True):
+            claims.calls += range(first, first + count)
+        for (mailbox, token), answer in zip(tokens.items(), answers, strict=True):
+            if answer[0] == "alone":
+                claims.alone.append(mailbox)
+            elif answer[0] == "poor":
+                claims.poor.append(mailbox)
+            elif answer[0] == "claimed":
+                claim = Claim(mailbox, token, now=int(now), definitions=frozenset(definitions))
+                if self._read_or_leave(claim, answer):
+                    claims.taken.append(claim)
+        return claims
+
+    def _read_or_leave(self, claim: Claim, answer: list[Any]) -> bool:
         try:
             _read_claim(claim, answer)
-        except codec.NewerFormat:
+        except codec.NewerFormat as error:
+            log.warning("left for a newer version: %s", error, extra={"mailbox": claim.mailbox})
             self.postpone(claim, seconds=UNREADABLE_SECONDS, failures=claim.failures)
-            raise
-        return claim
+            return False
+        return True
 
     def join(self, claim: Claim, mailboxes: Iterable[str]) -> bool:
         """Hold further mailboxes beside the claimed one, due or not, all or none (B5.3).
@@ -371,35 +470,49 @@ class Inbox:
             self._merge(args=[merged.mailbox, survivor.mailbox, ALIAS_MS])
 
     def hold(
-        self, claim: Claim, customers: Iterable[int], *, to_write: Intent | None = None
-    ) -> int | None:
+        self,
+        claim: Claim,
+        customers: Iterable[int],
+        *,
+        to_write: Intent | None = None,
+        reading: Reading | None = None,
+        reserve: Reserve | None = None,
+    ) -> Held | None:
         """Take or renew the leases of the mailboxes and of these customers, all or none (B5.3).
 
         `to_write` is the write that comes next; its customer is suspect until the answer is there.
-        Gives the store's clock in microseconds, or None while another mailbox holds one of the
-        customers. Raises LeaseLost.
+        `reading` tells which customers are to be read: snapshots of them are given where there are.
+        `reserve` has the calls reserved that follow (B7.2).
+        None while another mailbox holds one of the customers. Raises LeaseLost; Exhausted, with
+        nothing taken, if there is no budget.
         """
         wanted = tuple(sorted(customers))
         write = [str(to_write.customer), to_write.as_json(), to_write.undo] if to_write else []
-        packed = _pack(
-            [
-                claim.mailboxes,
-                claim.token,
-                self._lease_ms,
-                self._late_write_ms,
-                [str(one) for one in wanted],
-                [str(one) for one in claim.customers],
-                write,
-            ]
-        )
+        packed = _packed_hold(claim, wanted, write, reading, _packed_reserve(reserve))
         with store_errors():
-            held = self._hold(args=[packed])
-        if held == -1:
+            ((at, *more),) = self._hold(args=[self._pack_holds([packed])])
+        if at == -1:
             raise LeaseLost(claim.mailbox)
-        if held == 0:
-            return None
-        claim.customers = wanted
-        return int(held)
+        if at == -2:
+            raise Exhausted(more[0] / 1000)
+        return _read_hold(claim, wanted, at, more)
+
+    def hold_each(self, wanted: Iterable[tuple[Claim, Reading]]) -> list[Held | None]:
+        """For each claim take the leases of the customers that it is to read, all or none.
+
+        None where they cannot be taken, for whatever reason: `hold` tells it.
+        """
+        pairs = list(wanted)
+        packed = [_packed_hold(one, tuple(sorted(r.customers)), [], r, []) for one, r in pairs]
+        with store_errors():
+            answers = self._hold(args=[self._pack_holds(packed)])
+        return [
+            _read_hold(claim, tuple(sorted(reading.customers)), at, more) if at > 0 else None
+            for (claim, reading), (at, *more) in zip(pairs, answers, strict=True)
+        ]
+
+    def _pack_holds(self, packed: list[list[Any]]) -> bytes:
+        return _pack([self._lease_ms, self._late_write_ms, packed])
 
     def brake(self, claim: Claim, releases: Sequence[tuple[int, str]], *, limit: int) -> Braking:
         """Count releases against the brake, unless they are held or were ruled on (B5.10).
@@ -516,17 +629,69 @@ class Inbox:
         if limit and memory["used_memory"] > FULL_SHARE * limit:
             raise StoreFull
 
-    def wake(self, limit: int, gates: Iterable[str] = ()) -> list[str]:
+    def wake(
+        self, limit: int, gates: Iterable[str] = (), *, replays: int | None = None
+    ) -> tuple[list[str], list[str]]:
         """Name up to `limit` due mailboxes that nobody has woken (B6.7), those included that were
         parked at one of these gates if that is open again (B6.3).
+
+        Gives those with live changes, and at most `replays` of those that only a replay put back,
+        which come after all others (B7.3).
         """
+        most = limit if replays is None else replays
         with store_errors():
-            return list(self._wake(args=[limit, WAKE_GRACE_MS, *gates]))
+            live, replayed = self._wake(args=[limit, most, WAKE_GRACE_MS, *gates])
+        return live, replayed
+
+
+def _packed_hold(
+    claim: Claim,
+    customers: tuple[int, ...],
+    write: list[str],
+    reading: Reading | None,
+    calls: list[Any],
+) -> list[Any]:
+    return [
+        claim.mailboxes,
+        claim.token,
+        [str(one) for one in customers],
+        [str(one) for one in claim.customers],
+        write,
+        [reading.account, reading.since, reading.oldest_us, *reading.customers] if reading else [],
+        calls,
+    ]
+
+
+def _read_hold(claim: Claim, customers: tuple[int, ...], at: int, more: list[Any]) -> Held | None:
+    if at == 0:
+        return None
+    claim.customers = customers
+    claim.leased_at = {one: claim.leased_at.get(one, at) for one in customers}
+    first, count, snapshots = more
+    return Held(at, range(first, first + count), dict(map(_read_snapshot, snapshots)))
+
+
+def _packed_reserve(reserve: Reserve | None) -> list[Any]:
+    if reserve is None:
+        return []
+    return [
+        reserve.budget,
+        reserve.priority,
+        reserve.beside_reads,
+        reserve.in_hand,
+        reserve.for_long,
+    ]
+
+
+def _read_snapshot(stored: list[Any]) -> tuple[int, Snapshot]:
+    customer, at, *ids = stored
+    slots = {slot: id_ or SlotState.EMPTY for slot, id_ in zip(Slot, ids, strict=True)}
+    return int(customer), Snapshot(slots, int(at))
 
 
 def _read_claim(claim: Claim, answer: list[Any]) -> None:
     """Fill a claim from the store. Raises codec.NewerFormat for what this version cannot read."""
-    box, work, marks = (_pairs(part) for part in answer[2:5])
+    box, work, marks = (_pairs(part) for part in answer[1:4])
     with codec.newer_format(claim.mailbox):
         claim.failures = int(work.get("failures", 0))
         claim.attempts = codec.decode_attempts(work.get("attempts"))
@@ -534,8 +699,7 @@ def _read_claim(claim: Claim, answer: list[Any]) -> None:
         claim.refused_at = int(work.get("refused_at", 0))
         claim.crashes = tuple(int(at) for at in work.get("crashes", "").split())
     claim.undo = work.get("undo", "")
-    claim.survivor, claim.merged = answer[5], tuple(answer[6])
-    claim.definitions = frozenset(answer[7])
+    claim.survivor, claim.merged = answer[4], tuple(answer[5])
     claim.marks = _read_marks(claim.mailbox, marks)
     claim.pending = _read_box(claim.mailbox, box)
 
@@ -555,15 +719,20 @@ def _read_marks(mailbox: str, stored: dict[str, str]) -> Marks:
 
 def _definitions(changes: Iterable[Change]) -> list[str]:
     """The Salesforce message definitions that are seen carrying the link field (B3.2)."""
-    carrying = (one for one in changes if one.aspect is Aspect.LINK and not one.left_out)
-    return sorted({one.definition for one in carrying if one.definition})
+    return sorted(
+        {
+            one.definition
+            for one in changes
+            if one.definition and one.aspect is Aspect.LINK and not one.left_out
+        }
+    )
 
 
 def _merges(changes: Iterable[Change]) -> list[str]:
     """Flat: mailbox of a record that was merged, mailbox of the one that is left, ..."""
     flat: list[str] = []
     for change in changes:
-        if change.kind is Kind.MERGED:
+        if change.merged_ids and change.kind is Kind.MERGED:
             for merged in change.merged_ids:
                 record = msgspec.structs.replace(change.record, id=merged)
                 flat += (record.mailbox, change.record.mailbox)

@@ -11,10 +11,26 @@ import redis
 MAY_RUN_WHEN_FULL = frozenset(
     {
         *("claim", "join", "hold", "brake", "settle", "postpone", "merge"),
-        *("wake", "leave", "observe", "sweep", "swept", "report", "probe"),
+        *("wake", "leave", "observe", "sweep", "swept", "report", "heard", "probe"),
+        *("reserve", "ended"),
     }
 )
 """What drains a full store; accepting and replaying only fill it (B6.12)."""
+
+ONLY_READ = frozenset({"outlook"})
+"""What runs on a replica too, and in a full store: `status` is to tell of both."""
+
+LIBRARIES = {
+    "claim": ("budget",),
+    "hold": ("budget", "index"),
+    "heard": ("budget", "index", "gates"),
+    "observe": ("index",),
+    "report": ("gates",),
+    "reserve": ("budget",),
+    "ended": ("budget",),
+    "outlook": ("budget",),
+}
+"""What stands in front of a script beside `common`."""
 
 
 class Script(Protocol):
@@ -30,8 +46,10 @@ def source(name: str) -> str:
     """The whole text of a script as Redis gets it."""
     folder = files("sync_worker.inbox") / "lua"
     flags = " flags=allow-oom" if name in MAY_RUN_WHEN_FULL else ""
-    common = (folder / "common.lua").read_text(encoding="utf-8")
-    return f"#!lua{flags}\n{common}\n" + (folder / f"{name}.lua").read_text(encoding="utf-8")
+    flags = " flags=no-writes" if name in ONLY_READ else flags
+    parts = ("common", *LIBRARIES.get(name, ()), name)
+    texts = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts]
+    return "\n".join([f"#!lua{flags}", *texts])
 
 
 def load(client: redis.Redis, name: str) -> Script:

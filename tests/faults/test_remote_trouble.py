@@ -308,10 +308,10 @@ def test_b6_4_a_refused_key_pauses_all_until_it_is_mended(stack, how, figures):
 def test_b6_4_work_under_way_with_the_old_key_does_not_pause_all_again(stack, figures):
     """It had begun before the pause, and goes on with what it holds after the lift."""
     fault = stack.control.add_fault(Fault(method="GET", customer_id=customer(0).id, hold="after"))
-    tell_together(stack, *range(10))
+    tell(stack, 0)  # by itself: what several need is read together, and not by GETs
     stack.control.wait_held(fault)
     key = change_key(stack)
-    tell(stack, *range(10, 14))
+    tell(stack, *range(1, 14))
     until(lambda: is_refused(stack))
     mend_key(stack, key)
     command(stack, "resume")

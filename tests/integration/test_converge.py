@@ -527,11 +527,12 @@ def test_b6_10_a_correction_closes_the_dead_letter(world):
 
 
 def test_b7_1_the_limits_that_fusebill_tells_are_shown(world):
+    world.control.set_options(minute_limit=50, day_limit=5000)  # a sandbox
     world.feed(linked())
-    budget = read_status(world.client).budget
-    assert budget["minute"]["limit"] == 1000
-    assert budget["minute"]["left"] < 1000
-    assert budget["day"]["limit"] == 180_000
+    told = read_status(world.client, account=world.links.account, calls=(900, 150_000))
+    assert told.budget["minute"]["limit"] == 50
+    assert told.budget["minute"]["left"] == 48
+    assert told.budget["day"] == {"limit": 5000, "left": 4998}
 
 
 def test_a_store_that_fails_half_way_leaves_the_mailbox_to_its_lease(world, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import pytest
+import msgspec
 import redis
 
 from sync_worker import stopping
@@ -132,8 +133,9 @@ def test_b6_6_settling_clears_the_count_and_postponing_keeps_it(inbox, client):
 def test_a_repeated_claim_of_the_same_worker_is_no_death(inbox, client):
     """redis-py repeats a script whose answer was lost; the lease is the same."""
     claim = claimed(inbox)
-    again = inbox._claim(args=[BOX, claim.token, 90_000, TURN_MS])
-    assert again[0] == "claimed"
+    wanted = [[BOX, claim.token, []]]
+    again = inbox._claim(args=[msgspec.msgpack.encode([90_000, TURN_MS, True, [], 0, wanted])])
+    assert again[4][0][0] == "claimed"
     assert "vanished" not in work(client)
 
 
@@ -189,9 +191,9 @@ def test_a_shut_gate_keeps_the_mark_of_a_death(world, client):
     world.inbox.accept([linked(GEOTAB)])
     claimed(world.inbox, GEOTAB.mailbox)
     vanish(client, GEOTAB.mailbox)
-    world.converger.gates.pause("")
+    world.gates.pause("")
     assert world.converge(GEOTAB) is Ended.NOT_DUE
-    world.converger.gates.resume()
+    world.gates.resume()
     claimed(world.inbox, GEOTAB.mailbox)
     assert "alone" in work(client, GEOTAB.mailbox)
 

@@ -163,7 +163,7 @@ def test_b6_5_a_letter_of_merged_records_takes_the_changes_of_each_mailbox(inbox
 def test_a_worker_that_vanishes_gives_all_its_mailboxes_back(inbox, client, pair):
     for mailbox in (BOX, OTHER):
         expire_lease(client, mailbox)
-    assert sorted(inbox.wake(10)) == sorted([BOX, OTHER])
+    assert sorted(inbox.wake(10)[0]) == sorted([BOX, OTHER])
     other = claimed(inbox, OTHER)
     for step in (
         lambda: inbox.hold(pair, {1}),
@@ -663,7 +663,7 @@ def test_what_is_left_for_later_is_due_then(inbox, client):
     now = int(client.time()[0]) * 1000
     assert 25_000 < due(client, BOX) - now <= 31_000
     assert "failures" not in work(client, BOX)
-    assert inbox.wake(10) == []
+    assert inbox.wake(10)[0] == []
 
 
 def test_what_came_meanwhile_does_not_wait_for_later(inbox):

@@ -232,7 +232,9 @@ class Mailboxes(RuleBasedStateMachine):
     @invariant()
     def what_is_owed_is_due(self):
         due = set(self.client.zrange("sw:due", 0, -1))
-        wake = set(self.client.zrange("sw:wake", 0, -1))
+        lanes = [self.client.zrange(lane, 0, -1) for lane in ("sw:wake", "sw:wake:replay")]
+        wake = {mailbox for lane in lanes for mailbox in lane}
+        assert sum(map(len, lanes)) == len(wake)
         owing = {record.mailbox for record in RECORDS if self.box(record.mailbox)}
         assert due == wake
         assert owing <= due

@@ -12,6 +12,7 @@ from simulators.fusebill.customer import Customer
 from simulators.fusebill.options import Options
 from simulators.fusebill.world import World
 from sync_worker import dead_letters, events, settings
+from sync_worker.calls import Account
 from sync_worker.converge import Converger
 from sync_worker.dead_letters import DeadLetter, Filter
 from sync_worker.domain import (
@@ -24,6 +25,7 @@ from sync_worker.domain import (
     Source,
     salesforce_id_18,
 )
+from sync_worker.fusebill.budget import Budget
 from sync_worker.gates import Gates
 from sync_worker.inbox import Inbox
 from sync_worker.links import LinkIndex
@@ -84,6 +86,8 @@ class Simulation:
                 "dedupe_hours": 0,
                 "max_releases_per_hour": 1_000_000,
                 "max_crashes": 1_000_000,
+                "fusebill_calls_per_minute": 100_000,
+                "fusebill_calls_per_day": 100_000_000,
                 "fusebill_salesforce_unlatch_path": "/v1/Salesforce/Unlatch",
                 **current,
             },
@@ -92,7 +96,7 @@ class Simulation:
         self.inbox = Inbox.of(client, self.settings)
         self.links = LinkIndex(client, base_url=self.settings.fusebill_base_url)
         self.gates = Gates(client, breaker_failures=self.settings.breaker_failures)
-        self.sweeper = Sweeper(client, self.links, self._direct(), self.gates, every_seconds=0)
+        self.sweeper = Sweeper(client, self._account(), every_seconds=0)
         self.crm.around = self._step
 
     def _direct(self) -> DirectFusebill:
@@ -100,15 +104,17 @@ class Simulation:
         direct.around = self._step
         return direct
 
+    def _account(self) -> Account:
+        budget = Budget.of(self.client, self.settings)
+        direct: Any = self._direct()
+        return Account.of(self.client, direct, self.links, self.gates, budget)
+
     def _worker(self) -> Converger:
         return Converger(
-            inbox=self.inbox,
-            links=self.links,
-            fusebill=self._direct(),  # type: ignore[arg-type]
-            gates=self.gates,
-            settings=self.settings,
-            tell_limits=lambda _: None,
-            readers=dict.fromkeys(self.reads, self.crm),
+            self.inbox,
+            self._account(),
+            self.settings,
+            dict.fromkeys(self.reads, self.crm),
             monotonic=lambda: 0.0,
             jitter=lambda: 0.0,
         )

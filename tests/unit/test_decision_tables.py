@@ -56,6 +56,7 @@ from sync_worker.fusebill.client import FusebillClient
 from sync_worker.gather import Busy, Participant
 from sync_worker.inbox import Claim, Settlement
 from sync_worker.inbox.codec import NewerFormat
+from sync_worker.inbox.reserve import Exhausted
 from sync_worker.inbox.inbox import ALIAS_MS, HELD_SECONDS, TURN_MS, UNREADABLE_SECONDS, Braking
 from sync_worker.settings import Settings
 from sync_worker.store import StoreFull
@@ -1355,21 +1356,16 @@ def attempt(status: int | None = None) -> Attempt:
 
 def worker(jitter: float = 0, inbox: Any = None, links: Any = None) -> converge.Converger:
     """One that is asked what it would do, and so speaks to nobody."""
-    return converge.Converger(
-        inbox=inbox,
-        links=links,
-        fusebill=SimpleNamespace(),
-        gates=SimpleNamespace(),
-        settings=Settings(_env_file=None),
-        tell_limits=lambda _: None,
-        jitter=lambda: jitter,
-    )
+    account: Any = SimpleNamespace(client=SimpleNamespace(), links=links)
+    settings = Settings(_env_file=None)
+    return converge.Converger(inbox, account, settings, jitter=lambda: jitter)
 
 
 def judged(error: Exception, jitter: float = 0) -> float:
     """How long a mailbox waits after an error; no try may be used up."""
     claim = Claim("hubspot:1:contact:1", "token", now=NOW, failures=2)
-    wait = worker(jitter)._judge(claim, error)
+    gatherer: Any = SimpleNamespace(claim=claim, calls=SimpleNamespace(shut=False))
+    wait = worker(jitter)._judge(gatherer, error)
     assert isinstance(wait, retry.Wait)
     assert wait.failures == 2
     return wait.seconds
@@ -1390,6 +1386,7 @@ WAITS: dict[str, Callable[[], list[float]]] = {
         judged(limited(86_400)),
     ],
     "Fusebill's rate limit, whose reset is not named": lambda: [judged(limited(None))],
+    "the budget of Fusebill calls": lambda: [judged(Exhausted(1.5))],
     "the CRM: no answer, or none that can be believed": lambda: [
         judged(crm.Unavailable("", attempt(), outage=True))
     ],
@@ -1445,7 +1442,7 @@ def test_11_every_wait_has_a_row():
         crm.Forbidden,
     }
     put_off = {Busy, converge.NeedsSweep, converge.Braked, NewerFormat, crm.CrmError, StoreFull}
-    put_off.add(errors.Unauthorized)
+    put_off |= {errors.Unauthorized, Exhausted}
     assert put_off == set(converge._PUT_OFF)
     assert set(retry.Trouble) == {converge._TROUBLE[error] for error in TRIES.values()} | {
         retry.Trouble.RATE_LIMITED

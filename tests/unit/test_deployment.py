@@ -94,6 +94,9 @@ WAITS = {"owner": "fusebill", "why": "", "since": ""}
         (121.0, {}, False),
         (121.0, {"outages": [WAITS]}, True),
         (121.0, {"paused": [WAITS]}, True),
+        (121.0, {"budget": {"minute": {"limit": 900, "left": 89}}}, True),
+        (121.0, {"budget": {"minute": {"limit": 900, "left": 90}}}, False),
+        (0.0, {"budget": {"minute": {"limit": 900, "left": 0}}}, True),
         (0.0, {"ticked_seconds": 121.0}, False),
         (0.0, {"ticked_seconds": None}, False),
         (121.0, {"outages": [WAITS], "ticked_seconds": 121.0}, False),
@@ -109,7 +112,8 @@ def test_worker_and_beat_are_healthy_while_due_work_gets_done(
     assert "status" in commands()
     program, *arguments = shlex.split(judge)
     assert program == "python"
-    told = {"oldest_due_seconds": oldest, "ticked_seconds": 2.0, "outages": [], "paused": []}
+    nothing = {"outages": [], "paused": [], "budget": {}}
+    told = {"oldest_due_seconds": oldest, "ticked_seconds": 2.0, **nothing}
     answer = subprocess.run(
         [sys.executable, *arguments],
         input=json.dumps(told | waits),

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
+from sync_worker.batch import Worked
 from sync_worker.converge import Ended
+from sync_worker.crew import AT_ONCE
 from sync_worker.drain import drain
+from sync_worker.sweep import PATIENCE_SECONDS
 
 
 class Boxes:
-    """Answers for each mailbox what its convergences end with, and counts them."""
+    """Answers for each mailbox what its convergences end with, and counts them. One at a time: a
+    batch is worked on as far as the worker goes on.
+    """
 
     def __init__(self, **ends: list[Ended]) -> None:
         self.ends = ends
         self.seen: list[str] = []
 
-    def converge(self, mailbox: str) -> Ended:
-        self.seen.append(mailbox)
-        rest = self.ends.get(mailbox, [])
-        return rest.pop(0) if rest else Ended.SETTLED
+    def work_through(self, mailboxes: Sequence[str]) -> Worked:
+        worked = Worked()
+        for mailbox in mailboxes:
+            self.seen.append(mailbox)
+            rest = self.ends.get(mailbox, [])
+            worked.note(mailbox, rest.pop(0) if rest else Ended.SETTLED)
+        return worked
 
 
 def drained(boxes: Boxes, *names: str, after: int) -> list[str]:
@@ -36,16 +45,20 @@ def drained(boxes: Boxes, *names: str, after: int) -> list[str]:
     )
 
 
-@pytest.mark.parametrize("after", range(5))
-def test_once_it_ends_no_further_mailbox_is_begun_and_the_rest_is_given_back(after: int):
+NAMES = [f"mailbox {number}" for number in range(3 * AT_ONCE)]
+
+
+@pytest.mark.parametrize("batches", range(4))
+def test_once_it_ends_no_further_mailbox_is_begun_and_the_rest_is_given_back(batches: int):
     boxes = Boxes()
-    assert drained(boxes, "a", "b", "c", "d", after=after) == ["a", "b", "c", "d"][after:]
-    assert boxes.seen == ["a", "b", "c", "d"][:after]
+    begun = batches * AT_ONCE
+    assert drained(boxes, *NAMES, after=begun) == NAMES[begun:]
+    assert boxes.seen == NAMES[:begun]
 
 
 def test_a_mailbox_that_is_due_again_at_once_is_given_back_too():
     boxes = Boxes(a=[Ended.MORE, Ended.MORE])
-    assert drained(boxes, "a", "b", after=1) == ["a", "b"]
+    assert drained(boxes, "a", *NAMES, after=1) == ["a", *NAMES[AT_ONCE - 1 :]]
 
 
 def test_what_waits_for_another_mailbox_is_left_to_beat():
@@ -58,15 +71,30 @@ def test_what_waits_for_another_mailbox_is_left_to_beat():
 def test_a_worker_that_goes_on_leaves_nothing():
     boxes = Boxes(a=[Ended.MORE], b=[Ended.BUSY])
     assert drained(boxes, "a", "b", "a", after=99) == []
-    assert boxes.seen == ["a", "a", "b", "b"]
+    assert boxes.seen == ["a", "b", "a", "b"]
+
+
+def test_b7_2_what_there_is_no_budget_for_holds_up_the_worker_for_a_second_at_most():
+    boxes = Boxes(a=[Ended.POOR] * 99)
+    slept: list[float] = []
+    left = drain(["a", "b"], boxes, seconds=60, stop=lambda: False, sleep=slept.append)
+    assert left == []
+    assert boxes.seen.count("b") == 1
+    assert 0 < sum(slept) <= PATIENCE_SECONDS
+
+
+def test_b7_2_what_there_is_budget_for_a_moment_later_is_done_at_once():
+    boxes = Boxes(a=[Ended.POOR])
+    drain(["a"], boxes, seconds=60, stop=lambda: False, sleep=lambda _: None)
+    assert boxes.seen == ["a", "a"]
 
 
 def test_after_its_time_it_gives_back_what_it_did_not_begin():
     clock = iter(range(100))
     boxes = Boxes()
-    left = drain(["a", "b", "c"], boxes, seconds=2, monotonic=lambda: float(next(clock)))
-    assert boxes.seen == ["a"]
-    assert left == ["b", "c"]
+    left = drain(NAMES, boxes, seconds=2, monotonic=lambda: float(next(clock)))
+    assert boxes.seen == NAMES[:AT_ONCE]
+    assert left == NAMES[AT_ONCE:]
 
 
 CHILD = """

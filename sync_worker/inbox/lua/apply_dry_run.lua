@@ -17,5 +17,5 @@ for i = 3, #ARGV, 2 do
     answer[#answer + 1] = redis.call('HGET', 'sw:box:' .. mailbox, seq) == stored and 1 or 0
   end
 end
-if #changes > 0 then put_back(mailbox, changes, now_ms(), wake_grace_ms) end
+if #changes > 0 then put_back(mailbox, changes, now_ms(), wake_grace_ms, 'replay') end
 return answer

@@ -10,10 +10,36 @@ local function now_ms()
   return math.floor(now_us() / 1000)
 end
 
+-- Where a mailbox waits to be woken: what only a replay put back comes after what is live (B7.3).
+local function lane_of(mailbox)
+  return redis.call('HGET', 'sw:work:' .. mailbox, 'lane') == 'replay' and 'sw:wake:replay' or 'sw:wake'
+end
+
 -- Make a mailbox due. `wake` is when beat wakes it if nobody has by then.
 local function set_due(mailbox, due, wake)
   redis.call('ZADD', 'sw:due', due, mailbox)
-  redis.call('ZADD', 'sw:wake', wake, mailbox)
+  redis.call('ZADD', lane_of(mailbox), wake, mailbox)
+end
+
+-- Have a mailbox wait in another lane, for as long as it waited in the one that it is in.
+local function change_lane(mailbox, from, to)
+  local wake = redis.call('ZSCORE', from, mailbox)
+  if not wake then return end
+  redis.call('ZREM', from, mailbox)
+  redis.call('ZADD', to, wake, mailbox)
+end
+
+-- Have a mailbox in the lane of what is live, from which on it is woken in that order.
+local function make_live(mailbox)
+  if redis.call('HDEL', 'sw:work:' .. mailbox, 'lane') == 1 then change_lane(mailbox, 'sw:wake:replay', 'sw:wake') end
+end
+
+-- A mailbox is empty: nothing is due, and nothing of its work is left to know.
+local function clear_work(mailbox)
+  redis.call('ZREM', 'sw:due', mailbox)
+  redis.call('ZREM', 'sw:wake', mailbox)
+  redis.call('ZREM', 'sw:wake:replay', mailbox)
+  redis.call('DEL', 'sw:work:' .. mailbox)
 end
 
 local function lease_lost(mailbox, token)
@@ -73,9 +99,7 @@ local function let_go(mailbox, token, due_before, now)
   local urgent = redis.call('HGET', key, 'urgent')
   redis.call('HDEL', key, 'token', 'until', 'urgent')
   if redis.call('EXISTS', 'sw:box:' .. mailbox) == 0 then
-    redis.call('DEL', key)
-    redis.call('ZREM', 'sw:due', mailbox)
-    redis.call('ZREM', 'sw:wake', mailbox)
+    clear_work(mailbox)
   elseif urgent or due_before == '' then
     set_due(mailbox, now, now)
   else
@@ -170,8 +194,13 @@ local function waits_in_box(id, mailbox)
 end
 
 -- Put changes back into a mailbox; `changes` is flat: number, stored form, ... They keep their
--- numbers and times of receipt, so that they never regress state (B6.10).
-local function put_back(mailbox, changes, now, wake_grace_ms)
+-- numbers and times of receipt, so that they never regress state (B6.10). `lane` is 'replay' if that is
+-- all that brings them back.
+local function put_back(mailbox, changes, now, wake_grace_ms, lane)
+  if lane == 'replay' and redis.call('EXISTS', 'sw:box:' .. mailbox) == 0 then
+    redis.call('HSET', 'sw:work:' .. mailbox, 'lane', lane)
+    change_lane(mailbox, 'sw:wake', 'sw:wake:replay')  -- an empty one waits where it is held beside another
+  end
   for i = 1, #changes, 2 do redis.call('HSET', 'sw:box:' .. mailbox, changes[i], changes[i + 1]) end
   urge(mailbox, now, wake_grace_ms)
   redis.call('HSET', 'sw:work:' .. mailbox, 'replayed_at', now)

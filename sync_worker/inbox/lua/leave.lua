@@ -4,6 +4,6 @@
 
 local now = now_ms()
 for i = 1, #ARGV do
-  if redis.call('ZSCORE', 'sw:due', ARGV[i]) then redis.call('ZADD', 'sw:wake', 'LT', now, ARGV[i]) end
+  if redis.call('ZSCORE', 'sw:due', ARGV[i]) then redis.call('ZADD', lane_of(ARGV[i]), 'LT', now, ARGV[i]) end
 end
 return 0

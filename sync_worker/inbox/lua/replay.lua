@@ -13,5 +13,5 @@ local now = now_ms()
 redis.call('HSET', key, 'state', 'replaying', 'replay_id', ARGV[2], 'replayed_at', now)
 local changes = {}
 for i = 4, #ARGV do changes[#changes + 1] = ARGV[i] end
-put_back(letter[2], changes, now, tonumber(ARGV[3]))
+put_back(letter[2], changes, now, tonumber(ARGV[3]), 'replay')
 return {'open', letter[2]}

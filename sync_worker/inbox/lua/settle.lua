@@ -85,10 +85,18 @@ local function write_audit(name, lines)
   end
 end
 
+-- The open dead letters of a mailbox and aspect, by reason; false where there is none.
+local function open_letters(of, aspect, with_reasons)
+  local names = {}
+  for at, reason in ipairs(with_reasons) do names[at] = open_key(reason, aspect, of) end
+  return redis.call('HMGET', 'sw:dead:open', unpack(names))
+end
+
 -- `kept` is the reason under which a change of the aspect is buried now: that letter stays.
 local function close_letters(of, aspect, also_open, kept)
-  for _, reason in ipairs(reasons) do
-    local id = redis.call('HGET', 'sw:dead:open', open_key(reason, aspect, of))
+  local ids = open_letters(of, aspect, reasons)
+  for at, reason in ipairs(reasons) do
+    local id = ids[at]
     if id and reason ~= kept then
       local replaying = redis.call('HGET', 'sw:dead:' .. id, 'state') == 'replaying'
       if replaying and not waits_in_box(id, of) then
@@ -104,8 +112,7 @@ end
 -- run has not decided it.
 local function end_replays(name)
   for _, aspect in ipairs(aspects) do
-    for _, reason in ipairs(reasons) do
-      local id = redis.call('HGET', 'sw:dead:open', open_key(reason, aspect, name))
+    for _, id in ipairs(open_letters(name, aspect, reasons)) do
       if id and redis.call('HGET', 'sw:dead:' .. id, 'state') == 'replaying' and not waits_in_box(id, name) then
         if dry_run then redis.call('HSET', 'sw:dead:' .. id, 'state', 'open')
         else close_dead_letter(id, 'superseded', now) end
@@ -117,8 +124,8 @@ end
 for _, box in ipairs(boxes) do
   local name, _, audit, marks, forgotten, satisfied, ended = unpack(box)
   local mark_key = 'sw:mark:' .. name
-  for i = 1, #marks, 2 do redis.call('HSET', mark_key, marks[i], marks[i + 1]) end
-  for _, field in ipairs(forgotten) do redis.call('HDEL', mark_key, field) end
+  if #marks > 0 then redis.call('HSET', mark_key, unpack(marks)) end
+  if #forgotten > 0 then redis.call('HDEL', mark_key, unpack(forgotten)) end
   write_audit(name, audit)
   if not dry_run then
     for _, aspect in ipairs(satisfied) do close_letters(name, aspect, true, nil) end
@@ -145,14 +152,13 @@ for i, box in ipairs(boxes) do
   -- One that was only in the way stays as it was, also if the brake holds it.
   if i == 1 or n == 0 or #box[3] > 0 then redis.call('HDEL', 'sw:held', name) end
   if n == 0 then
-    redis.call('DEL', work_key)
-    redis.call('ZREM', 'sw:due', name)
-    redis.call('ZREM', 'sw:wake', name)
+    clear_work(name)
   elseif i > 1 and #box[3] == 0 then
     let_go(name, token, box[2], now)
   else
     redis.call('HDEL', work_key, 'token', 'until', 'failures', 'attempts', 'urgent', 'undo', 'refused_at', 'brake',
       'alone', 'vanished', 'crashes')
+    make_live(name)  -- what came meanwhile is not known to be a replay
     local due = n == box[8] and now + later_ms or now
     set_due(name, due, due > now and due or now + wake_grace_ms)
   end

@@ -152,19 +152,19 @@ def shift_datetime(module: Any) -> None:
 
 
 def watch_converge(module: Any) -> None:
-    whole = module.Converger.converge
+    whole = module.Converger.work_on
 
-    def converge(self: Any, mailbox: str) -> Any:
-        steps.begin(mailbox)
+    def work_on(self: Any, claim: Any, *others: Any) -> Any:
+        steps.begin(claim.mailbox)
         ended = "raised"
         try:
-            answer = whole(self, mailbox)
+            answer = whole(self, claim, *others)
             ended = answer.value
             return answer
         finally:
             steps.end(ended)
 
-    module.Converger.converge = converge
+    module.Converger.work_on = work_on
 
 
 def watch_scripts(module: Any) -> None:

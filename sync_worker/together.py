@@ -1,0 +1,272 @@
+"""Find out together what several mailboxes must know that are worked on at once (B7.4).
+
+Customers are read by a list call with a set of ids, where a probe has shown that this account's
+server honours one, or by a sweep of all of them where many mailboxes wait. What is read goes into
+the link index, and is taken from there as a snapshot by each convergence that it is fresh enough
+for; what cannot be had so is read singly. So nothing here has to succeed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import redis
+
+from sync_worker.calls import SEEN, Account, Calls, Purse
+from sync_worker.converge import CALLS_EACH, Known
+from sync_worker.decide.fold import positive_integer
+from sync_worker.decide.reading import MOST_IDS, Way, best_way
+from sync_worker.domain import Aspect, Source, claimed_value
+from sync_worker.fusebill import errors
+from sync_worker.fusebill.client import PAGE_SIZE
+from sync_worker.fusebill.customer import CustomerPage
+from sync_worker.gather import SNAPSHOT_SECONDS
+from sync_worker.inbox import Claim, Inbox
+from sync_worker.inbox.inbox import Reading
+from sync_worker.inbox.reserve import Exhausted, Priority
+from sync_worker.store import StoreError, store_errors
+from sync_worker.sweep import PATIENCE_SECONDS, Sweeper
+
+log = logging.getLogger(__name__)
+
+NO_CUSTOMER = 2_147_483_647
+"""An id that no customer has, and that every server can read."""
+
+PROVEN_SECONDS = 86_400
+DENIED_SECONDS = 6 * 3600
+"""How long it is remembered whether the server honours a set of ids."""
+
+LOOK_SECONDS = 0.05
+"""How often it is looked whether the sweep of another worker has ended."""
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """A claim, and the customers that it will most likely have read."""
+
+    claim: Claim
+    known: Known
+    customers: tuple[int, ...]
+
+    @property
+    def source(self) -> str:
+        """The CRM that it comes from."""
+        return self.claim.mailbox.partition(":")[0]
+
+
+@dataclass(slots=True)
+class Together:
+    """Prepares the claims of one batch."""
+
+    client: redis.Redis
+    inbox: Inbox
+    account: Account
+    sweeper: Sweeper
+    calls_per_minute: int
+    calls_each: int = CALLS_EACH
+    """How many calls a mailbox mostly takes, as the last batch has shown."""
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def prepare(self, claims: Sequence[Claim], purse: Purse) -> list[list[tuple[Claim, Known]]]:
+        """Look up what the index knows, and read together what is worth it.
+
+        Gives the claims with what is known of each, those together that concern the same
+        customers: they are to be worked on one after the other. Raises StoreError.
+        """
+        wanted = self._look_up(claims)
+        groups = _of_same_customers(wanted)
+        try:
+            if self._read([group[0] for group in groups], purse):
+                # What was read may show who holds what, and that nobody does.
+                for one, anew in zip(wanted, self._look_up(claims), strict=True):
+                    one.known = anew.known
+        except (errors.FusebillError, Exhausted) as error:
+            log.debug("customers are read singly: %s", error)
+            self.calls_each = CALLS_EACH
+        return [[(one.claim, one.known) for one in group] for group in groups]
+
+    def _look_up(self, claims: Sequence[Claim]) -> list[_Wanted]:
+        records = [claim.pending[0].change.record for claim in claims]
+        look = self.account.links.look(records)
+        wanted = []
+        for claim, record, links in zip(claims, records, look.links, strict=True):
+            known = Known(record.slot, record.id, links, look.swept_since(record.slot))
+            named = (
+                positive_integer(claimed_value(one.change))
+                for one in claim.pending
+                if one.change.aspect is Aspect.LINK
+            )
+            holders = (customer for customer, link in links.items() if link == "holds")
+            customers = {one for one in (*named, *holders) if one is not None}
+            wanted.append(_Wanted(claim, known, tuple(sorted(customers))))
+        return wanted
+
+    def _read(self, wanted: list[_Wanted], purse: Purse) -> bool:
+        """Read their customers in the best way; tells whether any were read together."""
+        wanted = [one for one in wanted if one.customers]
+        if len(wanted) < 2:
+            return False
+        self.calls_each = CALLS_EACH
+        has_set = self._has_set()
+        # A write to HubSpot's slots rests on a reading under its own lease (B5.4).
+        swept = [one for one in wanted if one.source != Source.HUBSPOT]
+        gain = self._gain(wanted, len(swept) / len(wanted))
+        if not has_set and gain < 2:
+            return False
+        missing = self._missing(wanted)
+        if len(missing) < 2:
+            self.calls_each = 1
+            return False
+        most_pages = max(1, gain // 2)
+        pages = self._pages() if swept else most_pages + 1
+        few = pages if pages <= most_pages else None
+        is_read = False
+        match best_way(len(missing), has_set=has_set, pages=few, gain=gain):
+            case Way.SET:
+                is_read = self._read_set(missing, purse)
+            case Way.SWEEP:
+                newest = max(one.claim.received_at for one in wanted)
+                is_read = self._sweep(newest, most_pages=most_pages)
+            case Way.SINGLY:
+                pass
+        if is_read:
+            self.calls_each = 1
+        return is_read
+
+    def _missing(self, wanted: list[_Wanted]) -> dict[int, int]:
+        """The customers of whom there is no snapshot, each with when it was leased (us)."""
+        readings = [
+            Reading(
+                self.account.links.account,
+                one.customers,
+                1000 * (one.claim.received_at + 1),
+                round(SNAPSHOT_SECONDS * 1e6),
+            )
+            for one in wanted
+        ]
+        held_each = self.inbox.hold_each(zip((one.claim for one in wanted), readings, strict=True))
+        return {
+            customer: held.at
+            for one, held in zip(wanted, held_each, strict=True)
+            if held is not None
+            for customer in one.customers
+            if customer not in held.snapshots
+        }
+
+    # --- a set of ids
+
+    def _read_set(self, missing: dict[int, int], purse: Purse) -> bool:
+        sent_at = max(missing.values())
+        ids = sorted(missing)
+        for start in range(0, len(ids), MOST_IDS):
+            some = ids[start : start + MOST_IDS]
+            try:
+                honoured = _is_set(self._list(some, purse, sent_at=sent_at), some)
+            except errors.Rejected:
+                honoured = False
+            if not honoured:
+                log.warning("Fusebill does not honour a set of ids any more: read singly")
+                self._note_set(honoured=False)
+                return False
+        return True
+
+    def _list(self, ids: Iterable[int], purse: Purse | None, *, sent_at: int = 0) -> CustomerPage:
+        calls = Calls(self.account, Priority.LIVE, purse)
+        query = f"id:{','.join(map(str, ids))}"
+        client = self.account.client
+        return calls.make(
+            lambda: client.list_customers(page=0, page_size=PAGE_SIZE, query=query),
+            call=calls.reserve(),
+            sent_at=sent_at,
+        )
+
+    def _has_set(self) -> bool:
+        """Whether the server honours a set of ids; asked now if it is not known (B7.4)."""
+        with store_errors():
+            noted = self.client.get(self._set_key)
+        if noted is not None:
+            return noted == "yes"
+        known = sorted(set(self.account.seen))
+        if len(known) < SEEN:
+            return False
+        try:
+            page = self._list([*known, NO_CUSTOMER], None)
+        except errors.Rejected:
+            honoured = False
+        else:
+            found = sorted(customer.id for customer in page.customers)
+            honoured = found == known and page.total == len(known) and not page.broken
+        log.info("Fusebill %s a set of ids", "honours" if honoured else "does not honour")
+        self._note_set(honoured=honoured)
+        return honoured
+
+    def _note_set(self, *, honoured: bool) -> None:
+        seconds = PROVEN_SECONDS if honoured else DENIED_SECONDS
+        with contextlib.suppress(StoreError), store_errors():  # a full store takes none (B6.12)
+            self.client.set(self._set_key, "yes" if honoured else "no", ex=seconds)
+
+    @property
+    def _set_key(self) -> str:
+        return f"sw:idset:{self.account.links.account}"
+
+    # --- a sweep
+
+    def _gain(self, wanted: list[_Wanted], share: float) -> int:
+        """How many reads a sweep saves: of what is due, as much as can be written while it is
+        fresh.
+        """
+        now = wanted[0].claim.now
+        with store_errors():
+            due = int(self.client.zcount("sw:due", "-inf", now))
+        can_be_written = self.calls_per_minute * SNAPSHOT_SECONDS / 60
+        return int(share * min(due + len(wanted), can_be_written))
+
+    def _pages(self) -> int:
+        """How many pages a sweep takes, as far as is known."""
+        return max(1, -(-self.sweeper.customers() // PAGE_SIZE))
+
+    def _sweep(self, newest: int, *, most_pages: int) -> bool:
+        """Sweep, or wait for the sweep of another worker; tells whether one has ended that began
+        after the newest change was received (ms).
+        """
+        if self._is_swept(newest) or self.sweeper.run(most_pages=most_pages):
+            return True
+        if not self.sweeper.is_running():
+            return False
+        ends = self.monotonic() + PATIENCE_SECONDS
+        while self.sweeper.is_running() and self.monotonic() < ends:
+            self.sleep(LOOK_SECONDS)
+        return self._is_swept(newest)
+
+    def _is_swept(self, newest: int) -> bool:
+        with store_errors():
+            now = int(self.client.time()[0]) * 1000
+        begun = self.account.links.look(()).swept
+        return begun > max(newest, now - round(SNAPSHOT_SECONDS * 1000))
+
+
+def _is_set(page: CustomerPage, ids: Iterable[int]) -> bool:
+    """Whether a page shows nobody but those that were asked for."""
+    return not page.broken and {customer.id for customer in page.customers} <= set(ids)
+
+
+def _of_same_customers(wanted: list[_Wanted]) -> list[list[_Wanted]]:
+    """Those together that share a customer, also by way of others; in order."""
+    groups: list[list[_Wanted]] = []
+    group_of: dict[int, list[_Wanted]] = {}
+    for one in wanted:
+        joined = [group for group in groups if any(group_of.get(c) is group for c in one.customers)]
+        group = joined[0] if joined else []
+        for other in joined[1:]:
+            group += other
+            groups.remove(other)
+        group.append(one)
+        if not joined:
+            groups.append(group)
+        group_of |= {customer: group for each in group for customer in each.customers}
+    return groups
