@@ -170,7 +170,9 @@ class Connections:
         """Proxies and certificates, as the environment names them for the host."""
         host = url.partition("//")[2].partition("/")[0]
         if host not in self._ways:
-            self._ways[host] = self.session.merge_environment_settings(url, {}, True, None, None)
+            self._ways[host] = self.session.merge_environment_settings(
+                url, proxies={}, stream=True, verify=None, cert=None
+            )
         return self._ways[host]
 
     def fault(self, error: BaseException) -> str:

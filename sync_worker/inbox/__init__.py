@@ -11,12 +11,14 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
     sw:seq                      string  number of the newest change
     sw:box:MAILBOX              hash    number of a change -> "received|stored form"
     sw:due                      zset    mailbox -> when it is due; while leased, when that ends
-    sw:wake                     zset    mailbox -> when beat wakes it, if nobody has by then
+    sw:wake, sw:wake:replay     zset    mailbox -> when beat wakes it, if nobody has by then; what
+                                        only a replay put back comes after all else (B7.3)
     sw:work:MAILBOX             hash    of a mailbox in work or in back-off:
                                         token, until    its lease
                                         failures        steps of the retry schedule used up
                                         attempts        the calls made so far, JSON
                                         urgent          a link or existence change came meanwhile
+                                        lane            `replay`: nothing else put it back
                                         replayed_at     when a replay put changes back
                                         refused_at      when a latch was refused that only a
                                                         sweep can explain (B4.5)
@@ -53,23 +55,25 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
     sw:would                    hash    number -> "OUTCOME|MAILBOX|stored", of dry runs (B5.9)
     sw:would:of:MAILBOX         set     the numbers of those that lay in a mailbox
     sw:customer:ACCOUNT:ID      hash    slot -> record id, as last seen; `at` in microseconds;
+                                        `partly` if that answer left a slot out;
                                         replaced:SLOT, when a record was displaced there last
     sw:history:ACCOUNT:ID       list    who held what, since when and why, JSON
     sw:index:ACCOUNT            hash    `links`: how many are known
     sw:sweep:ACCOUNT            hash    the last sweep of all customers, and the one that runs
     sw:sweep:waiting            zset    mailbox -> since when it waits for one (B4.5)
     sw:sweep:lease              string  token of the one that sweeps; expires
+    sw:idset:ACCOUNT            string  whether a list call for a set of ids is honoured; expires
     sw:link:ACCOUNT:SLOT:ID     hash    customer -> "holds", "released" by us, or
                                         "gone" by another hand (links.py)
-    sw:calls:ACCOUNT            zset    call -> until when it counts against the minute (budget.lua): a
-                                        minute from its end; while reserved or under way, as if it
-                                        took as long as it may
+    sw:calls:ACCOUNT            zset    call -> until when it counts against the minute
+                                        (budget.lua): a minute from its end; while reserved or
+                                        under way, as if it took as long as it may
     sw:calls:ACCOUNT:id         string  number of the newest call
     sw:calls:ACCOUNT:day        hash    hour since the epoch -> calls that count in it last
     sw:budget:ACCOUNT           hash    what bounds calls beside our own log:
                                         per_minute, per_day     the settings, as used last
-                                        minute_limit, day_limit what the headers told last
-                                        minute_left, _reset     the least that was left in the window
+                                        minute_limit, day_limit as the headers told last
+                                        minute_left, _reset     the least left in the window
                                                         of that reset (ms; -1: it named none)
                                         minute_at, _heard, _ends    told when; again when; believed
                                                         until; and so for the day

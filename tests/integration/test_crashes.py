@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-import pytest
 import msgspec
+import pytest
 import redis
 
 from sync_worker import stopping

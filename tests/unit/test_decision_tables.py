@@ -56,8 +56,8 @@ from sync_worker.fusebill.client import FusebillClient
 from sync_worker.gather import Busy, Participant
 from sync_worker.inbox import Claim, Settlement
 from sync_worker.inbox.codec import NewerFormat
-from sync_worker.inbox.reserve import Exhausted
 from sync_worker.inbox.inbox import ALIAS_MS, HELD_SECONDS, TURN_MS, UNREADABLE_SECONDS, Braking
+from sync_worker.inbox.reserve import Exhausted
 from sync_worker.settings import Settings
 from sync_worker.store import StoreFull
 from tests.changes import (
