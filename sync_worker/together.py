@@ -162,7 +162,8 @@ class Together:
 
     def _read_set(self, missing: dict[int, int], purse: Purse) -> bool:
         sent_at = max(missing.values())
-        ids = sorted(missing)
+        # What people write into a link field may be a number that the server cannot even read.
+        ids = sorted(one for one in missing if one < NO_CUSTOMER)
         for start in range(0, len(ids), MOST_IDS):
             some = ids[start : start + MOST_IDS]
             try:

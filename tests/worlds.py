@@ -25,7 +25,7 @@ from sync_worker.batch import Batches, Worked
 from sync_worker.calls import Account
 from sync_worker.converge import Converger, Ended
 from sync_worker.dead_letters import DeadLetter, Filter
-from sync_worker.domain import Change, Record, Source
+from sync_worker.domain import Change, Record, Source, salesforce_id_18
 from sync_worker.fusebill.budget import Budget
 from sync_worker.fusebill.client import FusebillClient
 from sync_worker.gates import Gates
@@ -34,6 +34,7 @@ from sync_worker.links import LinkIndex
 from sync_worker.runtime import make_readers
 from sync_worker.sweep import Sweeper
 from sync_worker.together import Together
+from tests.changes import linked, named
 from tests.receiving import SETTINGS, Door, Sent
 from webhooks import samples
 
@@ -45,6 +46,13 @@ ACCOUNT_FIELDS = ("Name", "AccountNumber", "Fusebill_Id__c")
 
 MOST_TURNS = 100
 """A mailbox that is due again and again has no end."""
+
+
+def numbered(like: Record, number: int) -> Record:
+    """Another record of the same kind, of so many that each has a number."""
+    if like.source is Source.SALESFORCE:
+        return named(like, salesforce_id_18(f"{like.id[:10]}{number:05}"))
+    return named(like, f"{like.id[:-5]}{number:05}")
 
 
 class Crms:
@@ -230,6 +238,20 @@ class World:
             for mailbox in due:
                 self.converger.converge(mailbox)
         raise AssertionError(f"due again and again: {due}")
+
+    def crowd(
+        self, like: Record, count: int = 20, *, first: int = 1001, **slots: Any
+    ) -> dict[int, Record]:
+        """So many customers, and the record of each that is now to be latched to it."""
+        crowd = {n: numbered(like, n) for n in range(first, first + count)}
+        self.control.put_customers(*(Customer(id=n, **slots) for n in crowd))
+        self.tell(crowd)
+        return crowd
+
+    def tell(self, crowd: Mapping[int, Record], **more: Any) -> None:
+        """Have each record say that it belongs to its customer, a moment ago."""
+        self.inbox.accept([linked(record, str(n), **more) for n, record in crowd.items()])
+        self.pass_a_moment()
 
     def work_together(self, *records: Record) -> Worked:
         """Work through the mailboxes of these as one batch."""

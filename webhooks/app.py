@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -108,9 +108,11 @@ def _hooks(receiver: Receiver) -> Blueprint:
     hooks = Blueprint("hooks", __name__)
 
     def serve(source: Source, token: str | None = None) -> Response:
-        if token and _raw_target(request).partition("?")[0].endswith("/"):
+        # The request itself: its stand-in is looked up anew for each attribute.
+        sent: Request = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+        if token and _raw_target(sent).partition("?")[0].endswith("/"):
             token = token[:-1]  # that slash is the route's
-        return _response(_deliver(receiver, source, token))
+        return _response(_deliver(receiver, source, sent, token))
 
     for source in Source:
         path, view = f"/webhooks/{source}", partial(serve, source)
@@ -129,22 +131,28 @@ def _hooks(receiver: Receiver) -> Blueprint:
     return hooks
 
 
-def _deliver(receiver: Receiver, source: Source, token: str | None) -> Answer:
-    request_id, soap = secrets.token_hex(8), _speaks_soap(request)
+def _deliver(receiver: Receiver, source: Source, sent: Request, token: str | None) -> Answer:
+    request_id, soap = secrets.token_hex(8), _speaks_soap(sent)
     if source not in receiver.readers:
         return refused(Problem.NOT_FOUND, request_id=request_id, soap=soap)
-    if request.method != "POST":
+    if sent.method != "POST":
         return refused(Problem.METHOD, request_id=request_id, soap=soap)
     try:
-        body = _body(request)
+        body = _body(sent)
     except RequestEntityTooLarge:
         return receiver.refuse(source, Problem.TOO_LARGE, "body", request_id=request_id, soap=soap)
-    return receiver.receive(source, _delivery(request, body, token, request_id), soap=soap)
+    return receiver.receive(source, _delivery(sent, body, token, request_id), soap=soap)
 
 
 def _speaks_soap(sent: Request) -> bool:
     """Whether the sender reads SOAP: its errors are Faults (B2.10)."""
-    return sent.mimetype == SOAP_TYPE and sent.endpoint in _SOAP_ENDPOINTS
+    return sent.endpoint in _SOAP_ENDPOINTS and _media_type(sent) == SOAP_TYPE
+
+
+def _media_type(sent: Request) -> str:
+    """Content type in lower case without its parameters, which nothing here looks at."""
+    stated: str = sent.environ.get("CONTENT_TYPE", "")
+    return stated.partition(";")[0].strip().lower()
 
 
 def _body(sent: Request) -> bytes:
@@ -174,13 +182,26 @@ def _delivery(sent: Request, body: bytes, token: str | None, request_id: str) ->
     return Delivery(
         method=sent.method,
         target=_raw_target(sent),
-        headers={name.lower(): value for name, value in sent.headers.items()},
+        headers=_headers(sent.environ),
         body=body,
-        media_type=sent.mimetype,
+        media_type=_media_type(sent),
         path_token=token,
         now=time.time(),
         request_id=request_id,
     )
+
+
+def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
+    """The headers by their names in lower case, straight from where the server has put them."""
+    headers = {
+        name[5:].replace("_", "-").lower(): value
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    }
+    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if name in environ:
+            headers[name.replace("_", "-").lower()] = environ[name]
+    return headers
 
 
 def _raw_target(sent: Request) -> str:
@@ -189,7 +210,8 @@ def _raw_target(sent: Request) -> str:
     if raw is None:
         query = sent.query_string.decode("latin-1")
         return sent.path + (f"?{query}" if query else "")
-    return _ORIGIN.sub("", str(raw), count=1)
+    target = str(raw)
+    return target if target.startswith("/") else _ORIGIN.sub("", target, count=1)
 
 
 def _health(client: redis.Redis, inbox: Inbox) -> Blueprint:

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from sync_worker.gates import OPERATOR
-from sync_worker.status import read_counters, read_status
+from sync_worker.status import read_budgets, read_counters, read_status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The text format that every Prometheus reads, and that `generate_latest` writes."""
@@ -40,6 +40,7 @@ class _Store(Collector):
     def collect(self) -> Iterable[Metric]:
         yield from self._counters()
         yield from self._gauges()
+        yield from self._budgets()
 
     def _counters(self) -> Iterator[Metric]:
         counters = read_counters(self._client)
@@ -93,6 +94,25 @@ class _Store(Collector):
         for item in status.reconcile_owed:
             owed.add_metric([item.source], 1)
         yield owed
+
+    def _budgets(self) -> Iterator[Metric]:
+        labels = ["account", "window"]
+        limits = GaugeMetricFamily(
+            "sync_worker_fusebill_calls_limit",
+            "Calls that Fusebill is asked at most",
+            labels=labels,
+        )
+        left = GaugeMetricFamily(
+            "sync_worker_fusebill_calls_left",
+            "Calls of these that may still be made",
+            labels=labels,
+        )
+        for account, windows in read_budgets(self._client).items():
+            for window, calls in windows.items():
+                limits.add_metric([account, window], calls["limit"])
+                left.add_metric([account, window], calls["left"])
+        yield limits
+        yield left
 
 
 def exposition(client: redis.Redis) -> tuple[bytes, str]:

@@ -6,18 +6,21 @@ target as it was called, and gunicorn is the production server that hands it on 
 
 from __future__ import annotations
 
+import gc
+import logging
 import socket
 import struct
 import sys
+from functools import partial
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
-from sync_worker import celery, logs, store
+from sync_worker import logs, store
 from sync_worker.settings import Settings
-from sync_worker.waker import Waker
+from sync_worker.waker import Waker, is_behind, publish
 from webhooks.app import create_app
 
 PROCESSES = 2
@@ -96,5 +99,11 @@ class Server(BaseApplication):
         """Build the application, in each process after it was forked."""
         settings = self._settings
         logs.start(settings)
+        # What no line shows need not be found out for each (Python's logging HOWTO, Optimization).
+        logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
         client = store.connect(settings.redis_url.get_secret_value())
-        return create_app(settings, client=client, wake=Waker(celery.publish_or_leave).wake)
+        waker = Waker(publish, is_behind=partial(is_behind, client))
+        app = create_app(settings, client=client, wake=waker.wake)
+        # What is loaded by now stays: the collector of garbage need never walk through it again.
+        gc.freeze()
+        return app

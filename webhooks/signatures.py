@@ -107,8 +107,9 @@ def verify_hubspot_v2(
 
 def sign_hubspot_v3(secret: bytes, method: str, uri: str, body: bytes, timestamp: str) -> str:
     """HubSpot's v3: an HMAC over method, address (twelve escapes decoded), body and time."""
-    decoded = _URI_ESCAPE.sub(lambda found: _URI_ESCAPES[found.group()], uri)
-    digest = hmac.new(secret, _bytes(method + decoded), hashlib.sha256)
+    if "%" in uri:
+        uri = _URI_ESCAPE.sub(lambda found: _URI_ESCAPES[found.group()], uri)
+    digest = hmac.new(secret, _bytes(method + uri), hashlib.sha256)
     digest.update(body)
     digest.update(_bytes(timestamp))
     return base64.b64encode(digest.digest()).decode("ascii")

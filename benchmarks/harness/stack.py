@@ -263,7 +263,7 @@ ROOT_OF_RUN = Path.cwd() if (Path.cwd() / "sync_worker").is_dir() else ROOT
 
 
 _ports_lock = threading.Lock()
-_last_port = 21_000 + os.getpid() % 5_000
+_last_port = 21_000 + os.getpid() % 250 * 40
 
 
 def free_port() -> int:

@@ -34,7 +34,9 @@ _SECONDS_BELOW = 10**11
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _MAX_ID_DIGITS = 20
-_BEYOND_IDS = 10**_MAX_ID_DIGITS
+MAX_ID = 10**_MAX_ID_DIGITS - 1
+"""The largest number that is taken for an id."""
+
 _MAX_TIME_DIGITS = 16
 _MAX_TIME_CHARS = 40
 _BLANKS = " \t\r\n"
@@ -45,6 +47,7 @@ _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _table = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
+_unfed = blake2b(digest_size=16)
 _scan = json.JSONDecoder(
     parse_int=str, parse_float=str, parse_constant=str, strict=False
 ).raw_decode
@@ -86,7 +89,9 @@ class Statement(msgspec.Struct, frozen=True, gc=False):
 
 def digest(*fields: object) -> str:
     """A digest of fields in an encoding that no two different lists of fields share."""
-    return blake2b(_encode(fields), digest_size=16).hexdigest()
+    one = _unfed.copy()  # which takes half the time of making one
+    one.update(_encode(fields))
+    return one.hexdigest()
 
 
 class Batch(NamedTuple):
@@ -195,14 +200,17 @@ def text_of(raw: msgspec.Raw) -> str:
         raise Unreadable("the event is not UTF-8") from None
 
 
-def scalar(raw: msgspec.Raw | None, name: str) -> str | None:
-    """The text of a JSON string or number as it stands there; None for null or nothing.
+def scalar(raw: msgspec.Raw | str | int | None, name: str) -> str | None:
+    """The text of a JSON string or number as it stands there, also of one that is decoded already;
+    None for null or nothing.
 
     Raises Unreadable for anything else. Numbers are not converted, so none can overflow or
     lose digits.
     """
-    if raw is None:
-        return None
+    if raw is None or isinstance(raw, str):
+        return raw
+    if isinstance(raw, int):
+        return str(raw)
     text = text_of(raw)
     first = text[:1]
     if first.isdigit() or first == "-":
@@ -214,8 +222,10 @@ def scalar(raw: msgspec.Raw | None, name: str) -> str | None:
     raise Unreadable(f"{name} is neither text nor a number")
 
 
-def lenient_scalar(raw: msgspec.Raw | None) -> str | None:
+def lenient_scalar(raw: msgspec.Raw | str | int | None) -> str | None:
     """As `scalar`, with None for what is neither text nor a number: for mere context."""
+    if type(raw) is int:
+        return str(raw)
     try:
         return scalar(raw, "")
     except Unreadable:
@@ -227,7 +237,7 @@ def digits(value: object, name: str) -> str:
 
     Raises Unreadable. Never a float: ids above 2^53 would lose digits.
     """
-    if type(value) is int and 0 < value < _BEYOND_IDS:
+    if type(value) is int and 0 < value <= MAX_ID:
         return str(value)
     if isinstance(value, str) and len(value) <= _MAX_ID_DIGITS and value.isascii():
         number = value.lstrip("0")
@@ -236,12 +246,16 @@ def digits(value: object, name: str) -> str:
     raise Unreadable(f"{name} is missing or not a positive whole number")
 
 
-def epoch_ms(text: str | None) -> int | None:
+def epoch_ms(stated: msgspec.Raw | str | int | None) -> int | None:
     """Milliseconds since the epoch; None for what cannot be one (B3.8)."""
-    if text is None or not _is_number(text):
-        return None
-    value = int(text)
-    return value if value <= MAX_EPOCH_MS else None
+    if type(stated) is int:
+        value = stated
+    else:
+        text = lenient_scalar(stated)
+        if text is None or not _is_number(text):
+            return None
+        value = int(text)
+    return value if 0 <= value <= MAX_EPOCH_MS else None
 
 
 def epoch_or_iso_ms(text: str | None) -> int | None:

@@ -720,3 +720,44 @@ def test_nothing_raises_but_the_two_refusals(body, headers):
         assert change.record.source is Source.HUBSPOT
         assert msgspec.json.encode(change)
     assert reader.redacted(sent) == body
+
+
+# --- one step for what nearly all events say
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "subscriptionType": st.sampled_from(
+                ["contact.propertyChange", "company.propertyChange", "object.propertyChange"]
+            ),
+            "objectTypeId": st.sampled_from(["0-1", "0-2", "0-3"]),
+            "propertyName": st.sampled_from(["fusebill_id", "email", "city"]),
+            "propertyValue": st.sampled_from(["8714402", " 8714402 ", "", "é", 8714402, None]),
+            "objectId": st.sampled_from([1, 123, 124, 10**19, 10**20, "512340078112", "x"]),
+            "eventId": st.sampled_from([100, 2611938405, "2611938405", None]),
+            "occurredAt": st.sampled_from([0, 1795012401536, -1, 2**53 + 1, "1795012401536"]),
+            "portalId": st.sampled_from([24681357, "24681357", "024681357", 7]),
+        }
+    )
+)
+def test_what_is_read_in_one_step_says_what_is_read_step_by_step(fields):
+    """A number with decimals is of no plain event; `sourceId` is not looked at."""
+    quick, slow = hubspot(), hubspot()
+    slow._link_set = lambda *_: None
+    body = [event(**fields)]
+    assert decoded(quick, body) == decoded(slow, body)
+
+
+@pytest.mark.parametrize("portal", [24681357.0, True, [24681357], {}])
+def test_b2_9_a_portal_that_is_no_whole_number_is_not_ours(portal):
+    found = decoded(hubspot(), [event(portalId=portal), event()])
+    assert (len(found.changes), len(found.undecodable)) == (1, 1)
+
+
+def test_a_number_is_kept_as_it_stands_in_the_body():
+    body = b"[%s]" % json.dumps(event()).encode().replace(b'"8714402"', b"12345.0")
+    assert one(body).customer_id == "12345.0"
+    long = b"9" * 5000
+    body = b"[%s]" % json.dumps(event()).encode().replace(b'"8714402"', long)
+    assert one(body).customer_id == long.decode()
