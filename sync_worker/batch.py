@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sync_worker import stopping
@@ -16,6 +17,10 @@ from sync_worker.store import StoreError
 from sync_worker.together import Together
 
 log = logging.getLogger(__name__)
+
+
+BEGIN_SECONDS = 30.0
+"""How long after a claim its convergence is begun at the latest."""
 
 
 @dataclass(slots=True)
@@ -45,12 +50,20 @@ class _Job:
     claims: list[tuple[Claim, Known]]
     purse: Purse
     worked: Worked
+    begin_by: float
+    """Those that were not begun by then are given back: their leases do not last for ever."""
 
 
 class Batches:
     """Works through batches of mailboxes. For one thread at a time."""
 
-    def __init__(self, converger: Converger, together: Together) -> None:
+    def __init__(
+        self,
+        converger: Converger,
+        together: Together,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._monotonic = monotonic
         self._converger = converger
         self._together = together
         self._crew: Crew[_Job] = Crew(AT_ONCE, self._do)
@@ -65,29 +78,41 @@ class Batches:
         Raises StoreError, and what a signal raises: what is in hand is given back by then, or by
         `Converger.hand_back` once the store takes it.
         """
+        begin_by = self._monotonic() + BEGIN_SECONDS
         claims = self._converger.claim(mailboxes, calls=self._together.calls_each)
         worked = Worked(poor=claims.poor, seconds=claims.seconds)
         purse = Purse(self._converger.account.budget, claims.calls)
         try:
             if claims.taken:
                 groups = self._together.prepare(claims.taken, purse)
-                self._crew.run([_Job(group, purse, worked) for group in groups])
+                self._crew.run([_Job(group, purse, worked, begin_by) for group in groups])
             for mailbox in claims.alone:
-                if stopping.requested():
+                if stopping.requested() or self._monotonic() > begin_by:
                     worked.again.append(mailbox)
                 else:
-                    worked.note(mailbox, self._converger.converge(mailbox))
+                    self._do_alone(mailbox, worked)
+        except StoreError:
+            self._converger.hand_back()  # all threads have ended
+            raise
         except BaseException:
-            self._converger.hand_back()
+            self._converger.give_up_on()
             raise
         finally:
             with contextlib.suppress(StoreError):
                 purse.give_back()
         return worked
 
+    def _do_alone(self, mailbox: str, worked: Worked) -> None:
+        try:
+            worked.note(mailbox, self._converger.converge(mailbox))
+        except StoreError:
+            raise
+        except Exception:
+            log.exception("convergence of %s ended unexpectedly", mailbox)
+
     def _do(self, job: _Job) -> None:
         for claim, known in job.claims:
-            if stopping.requested():
+            if stopping.requested() or self._monotonic() > job.begin_by:
                 self._converger.hand_back(claim)
                 job.worked.again.append(claim.mailbox)
                 continue

@@ -106,9 +106,9 @@ class Writer:
             frozenset(write.displaces),
             undo,
         )
-        missing = max(0, 2 * more - 1 - len(self._reserved))
-        held, calls = gatherer.hold([write.customer_id], to_write=intent, calls=missing)
-        self._reserved += calls
+        held, self._reserved = gatherer.hold(
+            [write.customer_id], to_write=intent, calls=2 * more - 1, having=self._reserved
+        )
         gatherer.claim.undo = undo
         at = gatherer.monotonic()
         if at - gatherer.read_at[write.customer_id] > limit:

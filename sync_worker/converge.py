@@ -43,7 +43,13 @@ from sync_worker.fusebill import errors
 from sync_worker.gather import Busy, Gatherer, Participant
 from sync_worker.inbox import Claim, Claims, Inbox, LeaseLost, Settlement, Suspect
 from sync_worker.inbox.codec import NewerFormat
-from sync_worker.inbox.inbox import HELD_SECONDS, UNREADABLE_SECONDS, Braking, SweepWanted
+from sync_worker.inbox.inbox import (
+    HELD_SECONDS,
+    UNREADABLE_SECONDS,
+    Braking,
+    SweepWanted,
+    new_token,
+)
 from sync_worker.inbox.reserve import Exhausted
 from sync_worker.links import LinkIndex
 from sync_worker.settings import Settings
@@ -73,6 +79,9 @@ FULL_SECONDS = 30.0
 
 UNPROVEN_SECONDS = 600.0
 """How soon at most it is tried again, while Fusebill does not prove itself."""
+
+EXHAUSTED_SECONDS = 60.0
+"""How long it waits at most that met the end of the budget: somebody may raise it."""
 
 SHUT_SECONDS = 1.0
 """How soon a mailbox is due again that met a gate just shut: it is parked there then."""
@@ -170,6 +179,10 @@ class Converger:
     _recorder: Recorder = field(default_factory=Recorder)
     _working_on: dict[str, Claim] = field(default_factory=dict)
     """What this process holds, by token: also what ended where the store could not be told."""
+    _begun: set[str] = field(default_factory=set)
+    """The tokens of what is being worked on."""
+    _asked: dict[str, str] = field(default_factory=dict)
+    """What was to be claimed and is not known to be, by mailbox: its tokens."""
 
     def __post_init__(self) -> None:
         """Have the calls of all clients recorded."""
@@ -187,13 +200,18 @@ class Converger:
 
         Raises StoreError when Redis cannot be used.
         """
+        tokens = {mailbox: new_token() for mailbox in mailboxes}
+        # If the answer is lost, they may be leased all the same.
+        self._asked |= tokens
         claims = self.inbox.claim_all(
-            {mailbox: gates.passed_by(mailbox, self.readers) for mailbox in mailboxes},
+            {mailbox: gates.passed_by(mailbox, self.readers) for mailbox in tokens},
             alone=alone,
             budget=self.account.budget.packed if calls else (),
             calls=calls,
+            tokens=tokens,
         )
         self._working_on |= {claim.token: claim for claim in claims.taken}
+        self._asked.clear()
         return claims
 
     def converge(self, mailbox: str) -> Ended:
@@ -216,6 +234,7 @@ class Converger:
         due again by itself when its lease runs out.
         """
         self._recorder.attempts = claim.attempts
+        self._begun.add(claim.token)
         gatherer = self._gatherer(claim, purse, known)
         crashed = len(claim.crashes) >= self.settings.max_crashes
         try:
@@ -228,29 +247,52 @@ class Converger:
         except Exception:
             self.hand_back(claim)
             raise
+        finally:
+            self._recorder.attempts = None
+            self._begun.discard(claim.token)
         self._working_on.pop(claim.token, None)
         return ended
+
+    def give_up_on(self) -> None:
+        """Give back all that is in hand while some of it is still under way and does not end: what
+        that is, is next worked on alone (B6.6), where it is found out which one it is.
+        """
+        hung = set() if stopping.requested() else set(self._begun)
+        for claim in list(self._working_on.values()):
+            self._return(claim, vanished="1" if claim.token in hung else "")
 
     def hand_back(self, *claims: Claim) -> None:
         """Give back these, or all that an unforeseen end left in our hands, as soon as the store
         takes it: this worker has not vanished (B6.6). Nothing may be under way with them, but for
         a call that does not return.
         """
-        for claim in claims or list(self._working_on.values()):
+        if self._asked and not claims:
             try:
-                self.inbox.postpone(
-                    claim,
-                    seconds=0,
-                    failures=claim.failures,
-                    answer_lost=True,
-                    notes={"vanished": ""},
-                )
-            except LeaseLost:
-                log.debug("%s was taken over", claim.mailbox)
+                asked = dict.fromkeys(self._asked, ())
+                found = self.inbox.claim_all(asked, alone=True, tokens=self._asked)
             except StoreError as error:
-                log.debug("%s is given back later: %s", claim.mailbox, error)
+                log.debug("what was claimed is given back later: %s", error)
                 return
-            self._working_on.pop(claim.token, None)
+            self._working_on |= {claim.token: claim for claim in found.taken}
+            self._asked.clear()
+        for claim in claims or list(self._working_on.values()):
+            self._return(claim, vanished="")
+
+    def _return(self, claim: Claim, *, vanished: str) -> None:
+        try:
+            self.inbox.postpone(
+                claim,
+                seconds=0,
+                failures=claim.failures,
+                answer_lost=True,
+                notes={"vanished": vanished},
+            )
+        except LeaseLost:
+            log.debug("%s was taken over", claim.mailbox)
+        except StoreError as error:
+            log.debug("%s is given back later: %s", claim.mailbox, error)
+            return
+        self._working_on.pop(claim.token, None)
 
     def _work(self, gatherer: Gatherer) -> Ended:
         claim, lost = gatherer.claim, False
@@ -447,7 +489,7 @@ class Converger:
         if isinstance(error, crm.CrmError):
             return _crm_seconds(error) * (1 + retry.JITTER * self.jitter())
         if isinstance(error, Exhausted):
-            return error.seconds  # B6.2
+            return min(error.seconds, EXHAUSTED_SECONDS)  # B6.2
         waits: dict[type[Exception], float] = {
             # Two that wait for each other must not come back at the same moment.
             Busy: BUSY_SECONDS * (1 - abs(self.jitter()) / 2),

@@ -53,7 +53,7 @@ RENEWED_KEY = "sw:renewed"
 
 
 class Verdict(StrEnum):
-    """What a call tells of the remote system; see report.lua."""
+    """What a call tells of the remote system; see gates.lua."""
 
     ALIVE = "alive"
     SOUND = "sound"

@@ -164,14 +164,17 @@ class Gatherer:
         to_write: Intent | None = None,
         read: Sequence[int] = (),
         calls: int = 0,
+        having: Sequence[int] = (),
     ) -> tuple[Held, list[int]]:
         """Take or renew all leases before a call, so that they outlive it (B5.3).
 
         Gives also the calls that were reserved: `calls` and one for each customer of `read` of
-        whom there is no snapshot. Raises Busy, LeaseLost, Exhausted.
+        whom there is no snapshot; `having` are those of them that were reserved before.
+        Raises Busy, LeaseLost, Exhausted.
         """
         wanted, purse = calls + len(read), self.calls.purse
-        in_hand = purse.take(wanted)
+        taken = purse.take(max(0, wanted - len(having)))
+        in_hand = [*having, *taken]
         reading = reserve = None
         if read:
             reading = Reading(
@@ -194,7 +197,7 @@ class Gatherer:
             )
         finally:
             if held is None:
-                purse.put(in_hand)
+                purse.put(taken)
         if held is None:
             raise Busy
         reserved = [*in_hand, *held.calls]
@@ -213,17 +216,17 @@ class Gatherer:
 
         Raises what `hold` and the client raise.
         """
-        wanted, calls = sorted(ids), list(paid)
+        wanted, calls, asked = sorted(ids), list(paid), self.monotonic()
         try:
-            needed = max(0, len(wanted) * anew - len(calls))
-            held, more = self.hold(wanted, read=() if anew else wanted, calls=needed)
-            calls += more
+            held, calls = self.hold(
+                wanted, read=() if anew else wanted, calls=len(wanted) * anew, having=calls
+            )
             for customer_id, snapshot in held.snapshots.items():
-                self._take(customer_id, snapshot, held.at)
+                self._take(customer_id, snapshot, asked - (held.at - snapshot.sent_at) / 1e6)
             missing = [one for one in wanted if one not in held.snapshots]
             for place, customer_id in enumerate(missing):
                 if place:
-                    held, _ = self.hold(wanted)
+                    held, calls = self.hold(wanted, calls=len(calls), having=calls)
                 self._get(customer_id, calls.pop(0), held.at)
         finally:
             self.calls.purse.put(calls)
@@ -242,10 +245,10 @@ class Gatherer:
         except errors.CustomerNotFound:
             self.customers[customer_id] = None
 
-    def _take(self, customer_id: int, snapshot: Snapshot, now: int) -> None:
+    def _take(self, customer_id: int, snapshot: Snapshot, read_at: float) -> None:
         """Take what somebody has just read; of it only the slots are known."""
         self.customers[customer_id] = Customer(customer_id, "", None, dict(snapshot.slots))
-        self.read_at[customer_id] = self.monotonic() - (now - snapshot.sent_at) / 1e6
+        self.read_at[customer_id] = read_at
         if snapshot.sent_at >= self.claim.leased_at[customer_id]:
             self.under_lease.add(customer_id)
         else:

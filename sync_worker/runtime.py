@@ -138,6 +138,7 @@ class WorkerRuntime:
 
     def close(self) -> None:
         """Close all connections."""
+        self.batches.close()
         self.fusebill.close()
         for reader in self.readers.values():
             reader.close()

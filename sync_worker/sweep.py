@@ -34,6 +34,12 @@ T = TypeVar("T", Customer, CustomerPage)
 PATIENCE_SECONDS = 1.0
 """How long a worker's slot waits for budget at most (B7.2)."""
 
+BATCH_SECONDS = 10.0
+"""How long a batch sweeps at most."""
+
+SLOW_SECONDS = 600.0
+"""How long batches sweep no more after one that took longer."""
+
 LEASE_MS = 180_000
 """How long a sweep is taken to run without a sign of it: longer than one page may take."""
 
@@ -59,6 +65,26 @@ class Paused(Exception):
         super().__init__("an operator has paused everything")
 
 
+class _TooSlow(Exception):
+    """A batch cannot wait for the rest of the pages."""
+
+
+@dataclass(slots=True)
+class _Bounds:
+    """How far a sweep goes: a batch's ends soon, that of what waits for one sees all customers."""
+
+    most_pages: int | None = None
+    ends: float | None = None
+    """By the monotonic clock."""
+    patience: float = PATIENCE_SECONDS
+    """How long it may still wait for budget, in seconds."""
+
+    @property
+    def is_for_batch(self) -> bool:
+        """Whether a batch waits for it."""
+        return self.ends is not None
+
+
 @dataclass(slots=True)
 class Sweeper:
     """Sweeps one account. Of several that try at once, one does."""
@@ -67,6 +93,8 @@ class Sweeper:
     account: Account
     every_seconds: float
     sleep: Callable[[float], None] = time.sleep
+    monotonic: Callable[[], float] = time.monotonic
+    _is_slow_until: float = 0.0
 
     def run_if_due(self) -> bool:
         """Sweep if a mailbox waits for it and the last one is long enough ago; tells if it did.
@@ -75,17 +103,29 @@ class Sweeper:
         """
         return self.is_due() and self.run()
 
-    def run(self, *, most_pages: int | None = None) -> bool:
+    def run(self) -> bool:
+        """Sweep now, unless another does; tells if all customers were seen. Raises StoreError."""
+        return self._run(_Bounds())
+
+    def run_for_batch(self, *, most_pages: int) -> bool:
         """Sweep now, unless another does; tells if all customers were seen.
 
-        With `most_pages` it ends as soon as a page shows that there are more. Raises StoreError.
+        It ends as soon as a page shows that there are more than that, or after BATCH_SECONDS: what
+        is shown first must still be fresh at the end, and leases must not run out meanwhile. When
+        it is the turn of what waits for a sweep is not touched by it. Raises StoreError.
         """
+        if self._is_slow_until > self.monotonic():
+            return False
+        return self._run(_Bounds(most_pages, self.monotonic() + BATCH_SECONDS))
+
+    def _run(self, bounds: _Bounds) -> bool:
         token = secrets.token_hex(8)
-        begun = self._note("begin", token, LEASE_MS)
+        asked = "" if bounds.is_for_batch else "asked"
+        begun = self._note("begin", token, LEASE_MS, asked)
         if not begun:
             return False
         try:
-            return self._sweep(token, begun, most_pages)
+            return self._sweep(token, begun, bounds)
         except (errors.FusebillError, Exhausted, Paused) as error:
             log.warning("the sweep of all customers is put off: %s", error)
             return False
@@ -129,9 +169,12 @@ class Sweeper:
         with store_errors():
             return int(script(args=[step, self.account.links.account, token, *more]))
 
-    def _sweep(self, token: str, begun: int, most_pages: int | None) -> bool:
+    def _sweep(self, token: str, begun: int, bounds: _Bounds) -> bool:
         try:
-            seen, complete, blind = self._read_all(token, most_pages)
+            seen, complete, blind = self._read_all(token, bounds)
+        except _TooSlow:
+            self._is_slow_until = self.monotonic() + SLOW_SECONDS
+            return False
         except _TooMany as many:
             self._note_size(many.customers)
             return False
@@ -154,12 +197,12 @@ class Sweeper:
         with contextlib.suppress(StoreError), store_errors():  # a full store takes none (B6.12)
             self.client.hset(self._key, "size", customers)
 
-    def _read_all(self, token: str, most_pages: int | None) -> tuple[int, bool, set[Slot]]:
+    def _read_all(self, token: str, bounds: _Bounds) -> tuple[int, bool, set[Slot]]:
         """Read every page: customers seen, whether that was all, and slots some left out."""
         seen: set[int] = set()
         partly: list[Customer] = []
         broken, total = 0, None
-        pages = _Pages(self)
+        pages = _Pages(self, bounds)
         for number, page in enumerate(find.all_pages(pages), start=1):
             for customer in page.customers:
                 seen.add(customer.id)
@@ -169,8 +212,10 @@ class Sweeper:
             total = page.total if page.total is not None else total
             self._note("seen", token, LEASE_MS, len(seen), total or "")
             at_least = total if total is not None else _at_least(number, page)
-            if most_pages is not None and at_least > most_pages * PAGE_SIZE:
+            if bounds.most_pages is not None and at_least > bounds.most_pages * PAGE_SIZE:
                 raise _TooMany(at_least)
+            if bounds.ends is not None and self.monotonic() > bounds.ends:
+                raise _TooSlow
             if self.account.gates.is_shut(OPERATOR):
                 raise Paused
         complete = not broken and (total is None or len(seen) >= total)
@@ -183,25 +228,27 @@ class Sweeper:
             blind |= _left_out(customer)
         for customer in partly[:MOST_ASKED_SINGLY]:
             try:
-                read = self.make(partial(self.account.client.get_customer, customer.id))
+                read = self._make(partial(self.account.client.get_customer, customer.id), _Bounds())
             except errors.CustomerNotFound:
                 continue
             blind |= _left_out(read)
         return blind
 
-    def make(self, call: Callable[[], T]) -> T:
+    def _make(self, call: Callable[[], T], bounds: _Bounds) -> T:
         """Make one call, as soon as there is budget for it: it comes before all others (B7.3).
 
-        Raises Exhausted if that takes more than a second (B7.2), and what the call raises.
+        Raises Exhausted if that takes more than a second (B7.2), for a batch in all; and what the
+        call raises.
         """
         calls = Calls(self.account, Priority.FIRST)
-        waited = 0.0
+        if not bounds.is_for_batch:
+            bounds.patience = PATIENCE_SECONDS
         while True:
             try:
                 reserved = calls.reserve()
             except Exhausted as error:
-                waited += error.seconds
-                if waited > PATIENCE_SECONDS:
+                bounds.patience -= error.seconds
+                if bounds.patience < 0:
                     raise
                 self.sleep(error.seconds)
             else:
@@ -213,13 +260,14 @@ class _Pages:
     """The pages of all customers, each as a call of the sweep."""
 
     sweeper: Sweeper
+    bounds: _Bounds
 
     def list_customers(
         self, *, page: int, page_size: int = PAGE_SIZE, query: str | None = None
     ) -> CustomerPage:
         client = self.sweeper.account.client
-        return self.sweeper.make(
-            lambda: client.list_customers(page=page, page_size=page_size, query=query)
+        return self.sweeper._make(
+            lambda: client.list_customers(page=page, page_size=page_size, query=query), self.bounds
         )
 
 

@@ -26,7 +26,7 @@ from sync_worker.fusebill.client import PAGE_SIZE
 from sync_worker.fusebill.customer import CustomerPage
 from sync_worker.gather import SNAPSHOT_SECONDS
 from sync_worker.inbox import Claim, Inbox
-from sync_worker.inbox.inbox import Reading
+from sync_worker.inbox.inbox import WAKE_GRACE_MS, Reading
 from sync_worker.inbox.reserve import Exhausted, Priority
 from sync_worker.store import StoreError, store_errors
 from sync_worker.sweep import PATIENCE_SECONDS, Sweeper
@@ -87,6 +87,11 @@ class Together:
                     one.known = anew.known
         except (errors.FusebillError, Exhausted) as error:
             log.debug("customers are read singly: %s", error)
+            self.calls_each = CALLS_EACH
+        except StoreError:
+            raise
+        except Exception:
+            log.exception("customers are read singly")
             self.calls_each = CALLS_EACH
         return [[(one.claim, one.known) for one in group] for group in groups]
 
@@ -221,9 +226,10 @@ class Together:
         """How many reads a sweep saves: of what is due, as much as can be written while it is
         fresh.
         """
-        now = wanted[0].claim.now
-        with store_errors():
-            due = int(self.client.zcount("sw:due", "-inf", now))
+        with store_errors():  # not what waits at a shut gate
+            lanes = ("sw:wake", "sw:wake:replay")
+            soon = wanted[0].claim.now + WAKE_GRACE_MS
+            due = sum(int(self.client.zcount(lane, "-inf", soon)) for lane in lanes)
         can_be_written = self.calls_per_minute * SNAPSHOT_SECONDS / 60
         return int(share * min(due + len(wanted), can_be_written))
 
@@ -235,7 +241,7 @@ class Together:
         """Sweep, or wait for the sweep of another worker; tells whether one has ended that began
         after the newest change was received (ms).
         """
-        if self._is_swept(newest) or self.sweeper.run(most_pages=most_pages):
+        if self._is_swept(newest) or self.sweeper.run_for_batch(most_pages=most_pages):
             return True
         if not self.sweeper.is_running():
             return False

@@ -278,6 +278,11 @@ class World:
         seconds, micros = self.client.time()
         return seconds * 1000 + micros // 1000
 
+    def sweep_all(self) -> None:
+        """Have all customers swept, though no mailbox waits for it."""
+        self.client.zadd("sw:sweep:waiting", {"nobody": 0})
+        assert self.sweep()
+
     def pass_a_moment(self) -> None:
         """Go on to another millisecond: what is read then is known to be newer than what came."""
         now = self.store_ms()

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC
@@ -45,6 +44,7 @@ from sync_worker.crm.errors import (
     Unavailable,
     is_outage,
 )
+from sync_worker.crm.login import SharedLogin
 from sync_worker.domain import Attempt, Presence, Record, RecordType, Source, Truth
 from sync_worker.http import Connections, HttpAnswer
 
@@ -120,7 +120,7 @@ class MyAdminReader:
         self._paged = version is not None and int(version[1]) >= 3
         self._http = Connections(auth=None, read_timeout=read_timeout, max_bytes=MAX_ANSWER_BYTES)
         self._session: _Session | None = None
-        self._logging_in = threading.Lock()
+        self._login = SharedLogin()
 
     def __repr__(self) -> str:
         return f"MyAdminReader({urlsplit(self._url).hostname}, {self._account})"
@@ -161,15 +161,17 @@ class MyAdminReader:
         session = self._authenticate()
         contacts = _ContactList(self._account, self._id_attribute, paged=self._paged)
         self._ask(session, contacts.rows, page=1)
-        with self._logging_in:
-            self._session = session
+        self._session = session
 
     def _log_in(self, *, stale: _Session | None) -> _Session:
         """The session; a new one only if there is none but `stale`: Authenticate is limited."""
-        with self._logging_in:
+
+        def log_in() -> _Session:
             if self._session is None or self._session is stale:
                 self._session = self._authenticate()
             return self._session
+
+        return self._login.once(log_in)
 
     def _authenticate(self) -> _Session:
         params = {"username": self._username, "password": self._password}
@@ -185,9 +187,8 @@ class MyAdminReader:
                 self._ask(session, contacts.add, page)
         except Unauthorized:
             # A session may keep the roles it began with: the next read must see new ones.
-            with self._logging_in:
-                if self._session is session:
-                    self._session = None
+            if self._session is session:
+                self._session = None
             raise
         return contacts.contacts
 

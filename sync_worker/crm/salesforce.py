@@ -9,7 +9,6 @@ keep the answer's `id`, which tells the organisation, so the token is fetched he
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -28,6 +27,7 @@ from sync_worker.crm.errors import (
     Unavailable,
     is_outage,
 )
+from sync_worker.crm.login import SharedLogin
 from sync_worker.domain import (
     Attempt,
     Presence,
@@ -136,7 +136,7 @@ class SalesforceReader:
         self._data_path = f"/services/data/v{api_version}/"
         self._clock = clock
         self._http = Connections(auth=None, read_timeout=read_timeout, max_bytes=MAX_ANSWER_BYTES)
-        self._login = threading.Lock()
+        self._login = SharedLogin()
         self._salesforce: Salesforce | None = None
 
     def __repr__(self) -> str:
@@ -187,9 +187,7 @@ class SalesforceReader:
         Two calls: a login, whose session the reads go on with, and a query for the organisation,
         even if the login told it: only a query shows that the session may use the API.
         """
-        salesforce = self._log_in(query=True)
-        with self._login:
-            self._salesforce = salesforce
+        self._salesforce = self._log_in(query=True)
 
     def _account_id(self, record: Record) -> str:
         """The record's id with 18 characters. Raises ValueError."""
@@ -272,11 +270,14 @@ class SalesforceReader:
 
     def _logged_in(self, *, instead_of: Salesforce | None = None) -> Salesforce:
         """A session; a new one if there is none, or if the one there is was just refused."""
-        with self._login:
+
+        def log_in() -> Salesforce:
             if self._salesforce is None or self._salesforce is instead_of:
                 self._salesforce = None
                 self._salesforce = self._log_in()
             return self._salesforce
+
+        return self._login.once(log_in)
 
     def _log_in(self, *, query: bool = False) -> Salesforce:
         """A session of the right organisation; with `query` it was seen to make queries. Raises

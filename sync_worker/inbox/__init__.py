@@ -55,7 +55,8 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
     sw:would                    hash    number -> "OUTCOME|MAILBOX|stored", of dry runs (B5.9)
     sw:would:of:MAILBOX         set     the numbers of those that lay in a mailbox
     sw:customer:ACCOUNT:ID      hash    slot -> record id, as last seen; `at` in microseconds;
-                                        `partly` if that answer left a slot out;
+                                        `sent`, when the request of that answer was; `partly` if
+                                        it left a slot out;
                                         replaced:SLOT, when a record was displaced there last
     sw:history:ACCOUNT:ID       list    who held what, since when and why, JSON
     sw:index:ACCOUNT            hash    `links`: how many are known
@@ -99,6 +100,7 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
     sw:mode:dry, sw:mode:live   string  a process runs in that mode; expires (B5.9)
     sw:ticked                   string  when a worker last took a tick of beat, in seconds
     sw:store:run                string  which run of the server this is, and what that may lose
+    sw:room                     string  there is room for changes, for the moment; expires
     sw:probe                    string  written by /readyz to find out whether writing works
 
 Celery's own keys begin with `sw:celery:`.

@@ -143,7 +143,7 @@ class Snapshot:
 
     slots: dict[Slot, str | SlotState]
     sent_at: int
-    """When its request was sent, or its write was answered (us, store's clock)."""
+    """When its request was sent (us, store's clock)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +316,11 @@ class Settlement:
                 yield Verdict(pending, Outcome.DEAD_LETTER, burial.reason, burial.customers)
 
 
+def new_token() -> str:
+    """A token for a lease."""
+    return secrets.token_hex(8)
+
+
 class Inbox:
     """Mailboxes in one Redis.
 
@@ -406,15 +411,17 @@ class Inbox:
         alone: bool = False,
         budget: Sequence[object] = (),
         calls: int = 0,
+        tokens: Mapping[str, str] | None = None,
     ) -> Claims:
         """Lease those of these mailboxes that are due and free, in this order, and as many as
         there is budget for, with so many calls reserved for each (B7.2).
 
         The mailboxes come with the gates that each must pass (B6.3). `alone` tells that the caller
         works on nothing else, so that it may take what is to be worked on alone (B6.6).
-        What only a newer version can read is put back for that (B10.5).
+        What only a newer version can read is put back for that (B10.5). With the same `tokens` it
+        may be asked again if the answer was lost.
         """
-        tokens = {mailbox: secrets.token_hex(8) for mailbox in mailboxes}
+        tokens = tokens or {mailbox: new_token() for mailbox in mailboxes}
         wanted = [[name, tokens[name], list(gates)] for name, gates in mailboxes.items()]
         packed = _pack([self._lease_ms, TURN_MS, alone, budget, calls, wanted])
         with store_errors():
@@ -422,7 +429,8 @@ class Inbox:
         claims = Claims(seconds=wait_ms / 1000)
         for first, count in zip(reserved[::2], reserved[1::2], strict=True):
             claims.calls += range(first, first + count)
-        for (mailbox, token), answer in zip(tokens.items(), answers, strict=True):
+        for mailbox, answer in zip(mailboxes, answers, strict=True):
+            token = tokens[mailbox]
             if answer[0] == "alone":
                 claims.alone.append(mailbox)
             elif answer[0] == "poor":

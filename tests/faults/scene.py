@@ -27,7 +27,7 @@ SETTINGS = {
     "FUSEBILL_CALLS_PER_MINUTE": "100000",
     "FUSEBILL_CALLS_PER_DAY": "100000000",
 }
-"""No limit of calls; short waits, and a schedule that an outage would use up if it counted (B6.3)."""
+"""No limit of calls; short waits; a schedule that an outage would use up if it counted (B6.3)."""
 
 
 @contextmanager

@@ -667,7 +667,7 @@ class TestTrouble:
         with pytest.raises(KeyboardInterrupt):
             reader.read(record())
         assert attempts[-1].error == "interrupted: KeyboardInterrupt"
-        assert not reader._login.locked()
+        assert not reader._login._lock.locked()
 
 
 class TestSecrets:

@@ -92,8 +92,8 @@ def alter(world: World, change: Callable[[CustomerPage], CustomerPage]) -> None:
 def age_snapshot(world: World, customer: int, seconds: float) -> None:
     """As if its last answer had been asked for so much earlier."""
     key = f"sw:customer:{world.links.account}:{customer}"
-    at = int(world.client.hget(key, "at") or 0)
-    world.client.hset(key, "at", at - round(seconds * 1e6))
+    for name in ("at", "sent"):
+        world.client.hincrby(key, name, -round(seconds * 1e6))
 
 
 # --- the probe
@@ -472,7 +472,7 @@ def test_b5_4_no_hub_spot_write_rests_on_what_a_sweep_saw(world, age):
     world.control.edit_customer(N, hub_spot_company_id=77)
     world.inbox.accept([linked(CONTACT)])
     world.age(CONTACT, 60)
-    assert world.sweeper.run()
+    world.sweep_all()
     age_snapshot(world, N, age)
     world.control.clear_calls()
     world.control.edit_customer(N, hub_spot_company_id=78)
@@ -486,7 +486,7 @@ def test_b5_4_what_differs_from_the_sweep_is_planned_anew(world):
     """A person latched another contact by hand since: nothing displaces it unseen."""
     world.inbox.accept([linked(CONTACT)])
     world.pass_a_moment()
-    assert world.sweeper.run()
+    world.sweep_all()
     world.control.edit_customer(N, hub_spot_id=99)
     world.control.clear_calls()
     world.work_together(CONTACT)
@@ -640,11 +640,11 @@ def test_b7_4_how_many_customers_there_are_is_known_from_the_last_whole_sweep(sw
     small_pages(monkeypatch, 1)
     crowd = swept.crowd(GEOTAB, 3)
     assert swept.sweeper.customers() == 0
-    assert not swept.sweeper.run(most_pages=1)
+    assert not swept.sweeper.run_for_batch(most_pages=1)
     assert swept.sweeper.customers() == 6
     swept.control.delete_customer(THIRD)
     swept.control.delete_customer(1003)
-    assert swept.sweeper.run()
+    swept.sweep_all()
     assert swept.sweeper.customers() == len(crowd) + 1
 
 
@@ -727,7 +727,7 @@ def test_b7_4_a_sweep_that_fails_leaves_each_to_a_read_of_its_own(swept):
 def test_mailboxes_that_concern_the_same_customers_are_told_apart_from_others(world):
     one, two, three, four = (named(GEOTAB, str(n)) for n in range(4))
     world.control.edit_customer(OTHER, geotab_id=two.id)
-    world.sweeper.run()  # who holds what is known
+    world.sweep_all()  # who holds what is known
     world.inbox.accept([linked(one, str(N)), linked(two, str(N)), linked(three, str(OTHER))])
     world.inbox.accept([linked(four, str(THIRD))])
     claims = world.inbox.claim_all({record.mailbox: () for record in (one, four, three, two)})

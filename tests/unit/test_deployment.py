@@ -86,6 +86,12 @@ def test_web_is_healthy_when_it_can_accept(services: dict[str, Any]) -> None:
 WAITS = {"owner": "fusebill", "why": "", "since": ""}
 
 
+def calls(minute: int, day: int) -> dict[str, Any]:
+    """So many calls are left."""
+    limits = {"minute": (900, minute), "day": (150_000, day)}
+    return {name: {"limit": limit, "left": left} for name, (limit, left) in limits.items()}
+
+
 @pytest.mark.parametrize(
     ("oldest", "waits", "healthy"),
     [
@@ -94,9 +100,10 @@ WAITS = {"owner": "fusebill", "why": "", "since": ""}
         (121.0, {}, False),
         (121.0, {"outages": [WAITS]}, True),
         (121.0, {"paused": [WAITS]}, True),
-        (121.0, {"budget": {"minute": {"limit": 900, "left": 89}}}, True),
-        (121.0, {"budget": {"minute": {"limit": 900, "left": 90}}}, False),
-        (0.0, {"budget": {"minute": {"limit": 900, "left": 0}}}, True),
+        (121.0, {"budget": calls(89, 9)}, True),
+        (121.0, {"budget": calls(90, 9)}, False),
+        (121.0, {"budget": calls(900, 0)}, True),
+        (0.0, {"budget": calls(0, 0)}, True),
         (0.0, {"ticked_seconds": 121.0}, False),
         (0.0, {"ticked_seconds": None}, False),
         (121.0, {"outages": [WAITS], "ticked_seconds": 121.0}, False),

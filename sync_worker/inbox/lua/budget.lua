@@ -172,8 +172,9 @@ local function room_for(budget, s, priority, n, us)
   local day_kept = 0
   if priority == BACKGROUND then
     kept = kept + math.ceil(s.limit * budget[4])
-    day_kept = math.ceil(s.day_limit * budget[4])
   end
+  -- A replay may take all of a minute, which is soon over, but not all of a day.
+  if priority >= REPLAY then day_kept = math.ceil(s.day_limit * budget[4]) end
   local free = s.limit - s.used - kept
   bound(free, free < n and frees_in(budget, s, n - free) or 0)
   local day_free = s.day_limit - s.day_used - day_kept

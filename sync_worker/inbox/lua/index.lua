@@ -18,7 +18,8 @@ local function observe(account, customer, sent_at, written, slots)
   for i = 1, #slots, 2 do names[#names + 1] = slots[i] end
   local known = redis.call('HMGET', key, unpack(names))
   if known[1] and tonumber(known[1]) > sent_at and not written then return false end
-  local news = {'at', string.format('%.0f', written and now_us() or sent_at)}
+  local sent = string.format('%.0f', sent_at)
+  local news = {'at', written and string.format('%.0f', now_us()) or sent, 'sent', sent}
   local function note(field, value)
     news[#news + 1] = field
     news[#news + 1] = value
@@ -71,7 +72,7 @@ end
 -- Flat: customer, when the request was sent (us), id or '' of each slot in the order of SLOTS.
 local function snapshot(account, customer, since)
   local key = 'sw:customer:' .. account .. ':' .. customer
-  local known = redis.call('HMGET', key, 'at', 'partly', unpack(SLOTS))
+  local known = redis.call('HMGET', key, 'sent', 'partly', unpack(SLOTS))
   if not known[1] or known[2] or tonumber(known[1]) < since then return nil end
   for i = 3, 2 + #SLOTS do
     if not known[i] then return nil end

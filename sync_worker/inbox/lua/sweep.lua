@@ -1,7 +1,8 @@
 -- Note how a sweep of all customers goes, also in a full store, which only it may help to drain (B6.12).
 --
 -- ARGV: step, account, token, then
---   begin       how long a sweep is taken to run without a sign of it, in ms
+--   begin       how long a sweep is taken to run without a sign of it, in ms; 'asked' if it is the turn of
+--               what waits for one, else ''
 --   seen        the same, customers seen so far, how many there are in all or ''
 --   incomplete  (it did not see every customer)
 --   end         (whatever came of it)
@@ -12,7 +13,8 @@ local key, lease = 'sw:sweep:' .. account, 'sw:sweep:lease'
 if step == 'begin' then
   if not redis.call('SET', lease, token, 'NX', 'PX', ARGV[4]) then return 0 end
   local now = now_ms()
-  redis.call('HSET', key, 'attempted', now, 'running', now)
+  redis.call('HSET', key, 'running', now)
+  if ARGV[5] == 'asked' then redis.call('HSET', key, 'attempted', now) end
   return now
 elseif step == 'seen' then
   redis.call('HSET', key, 'seen', ARGV[5], 'total', ARGV[6])
