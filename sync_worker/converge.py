@@ -217,15 +217,13 @@ class Converger:
     def converge(self, mailbox: str) -> Ended:
         """Converge one mailbox, if it is due and free; nothing else is worked on meanwhile."""
         claims = self.claim([mailbox], alone=True, calls=CALLS_EACH)
-        if claims.poor:
-            return Ended.POOR
-        if not claims.taken:
-            return Ended.NOT_DUE
         purse = Purse(self.account.budget, claims.calls)
         try:
-            return self.work_on(claims.taken[0], purse)
+            if claims.taken:
+                return self.work_on(claims.taken[0], purse)
         finally:
             purse.give_back()
+        return Ended.POOR if claims.poor else Ended.NOT_DUE
 
     def work_on(self, claim: Claim, purse: Purse, known: Known | None = None) -> Ended:
         """Converge a mailbox that was claimed, with these calls and with what is known of it.

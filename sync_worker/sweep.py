@@ -214,7 +214,8 @@ class Sweeper:
             at_least = total if total is not None else _at_least(number, page)
             if bounds.most_pages is not None and at_least > bounds.most_pages * PAGE_SIZE:
                 raise _TooMany(at_least)
-            if bounds.ends is not None and self.monotonic() > bounds.ends:
+            is_late = bounds.ends is not None and self.monotonic() > bounds.ends
+            if is_late and at_least > len(seen):
                 raise _TooSlow
             if self.account.gates.is_shut(OPERATOR):
                 raise Paused
