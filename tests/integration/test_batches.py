@@ -21,10 +21,12 @@ from simulators.fusebill.customer import Customer
 from simulators.fusebill.faults import Fault
 from simulators.fusebill.server import SimulatedFusebill
 from sync_worker import stopping
+from sync_worker.batch import BEGIN_SECONDS, Batches
 from sync_worker.converge import Ended
 from sync_worker.domain import Change, Reason, Record
 from sync_worker.inbox.reserve import Priority
 from sync_worker.store import StoreError
+from sync_worker.together import Together
 from tests.changes import ACCOUNT, CONTACT, GEOTAB, NOW, linked, named
 from tests.mailboxes import claimed, expire_lease
 from tests.worlds import OTHER, THIRD, N, World, numbered
@@ -717,3 +719,52 @@ def test_b7_4_any_partition_into_batches_ends_as_one_by_one(client, fusebill, da
     together = live_through(client, fusebill, parts, *given_all, has_set=has_set)
     one_by_one = live_through(client, fusebill, singly, *given_all, has_set=has_set)
     assert together == one_by_one
+
+
+def test_b6_7_what_was_claimed_though_the_answer_was_lost_is_handed_back(world, monkeypatch):
+    crowd = world.crowd(GEOTAB, 4)
+    claim = world.inbox._claim
+
+    def cut(*, args: list[Any]) -> Any:
+        claim(args=args)
+        raise StoreError("the answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.inbox, "_claim", cut)
+        with pytest.raises(StoreError):
+            world.work_together(*crowd.values())
+    assert due_now(world) == set()
+    world.converger.hand_back()
+    assert held(world) == []
+    assert due_now(world) == set(boxes(*crowd.values()))
+    works = [world.client.hgetall(f"sw:work:{record.mailbox}") for record in crowd.values()]
+    assert not any("vanished" in work for work in works)
+    world.work_together(*crowd.values())
+    assert world.slots("geotab_id", crowd) == [record.id for record in crowd.values()]
+
+
+def test_b5_3_what_is_not_begun_long_before_its_lease_ends_is_given_back(world, monkeypatch):
+    """Of mailboxes that concern the same customer, worked on one after the other."""
+    clock = iter([0.0, 1.0, BEGIN_SECONDS + 1, BEGIN_SECONDS + 1])
+    batches = Batches(world.converger, world.together, monotonic=lambda: next(clock))
+    world.control.put_customers(Customer(id=1001))
+    records = [numbered(like, 1001) for like in (GEOTAB, ACCOUNT, CONTACT)]
+    world.inbox.accept([linked(record, "1001") for record in records])
+    world.pass_a_moment()
+    worked = batches.work_through(boxes(*records))
+    batches.close()
+    assert len(worked.again) == 2
+    assert due_now(world) == set(worked.again)
+    assert held(world) == []
+    world.work_together(*records)
+    assert due_now(world) == set()
+
+
+def test_b6_12_a_bug_in_reading_together_costs_nothing_but_single_reads(world, monkeypatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    crowd = world.crowd(GEOTAB, 4)
+    monkeypatch.setattr(Together, "_read", broken)
+    world.work_together(*crowd.values())
+    assert world.slots("geotab_id", crowd) == [record.id for record in crowd.values()]

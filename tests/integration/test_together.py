@@ -20,6 +20,7 @@ from sync_worker.calls import Purse
 from sync_worker.domain import Reason, Record, SlotState
 from sync_worker.fusebill import find
 from sync_worker.fusebill.customer import CustomerPage
+from sync_worker.sweep import BATCH_SECONDS
 from sync_worker.together import DENIED_SECONDS, NO_CUSTOMER, PROVEN_SECONDS
 from tests.changes import ACCOUNT, COMPANY, CONTACT, GEOTAB, NOW, linked, named, unlinked
 from tests.worlds import OTHER, THIRD, N, World, numbered
@@ -741,3 +742,26 @@ def nothing_is_left_held(world: World) -> Iterator[None]:
     """Whatever a batch did, no lease of a customer and no mailbox is left in its hands."""
     yield
     assert world.client.keys("sw:lease:[0-9]*") == [] or world.converger._working_on == {}
+
+
+def test_b5_3_a_sweep_that_takes_longer_than_a_batch_waits_is_left_and_not_begun_again(
+    swept, monkeypatch
+):
+    small_pages(monkeypatch, 1)
+    clock = [0.0]
+    swept.sweeper.monotonic = lambda: clock[0]
+    crowd = swept.crowd(GEOTAB, 3)
+    swept.control.clear_calls()
+    read = sweep.Sweeper._now
+
+    def slow(sweeper: sweep.Sweeper) -> int:
+        clock[0] += BATCH_SECONDS
+        return read(sweeper)
+
+    monkeypatch.setattr(sweep.Sweeper, "_now", slow)
+    assert not swept.sweeper.run_for_batch(most_pages=99)
+    begun = len(lists(swept))
+    assert 0 < begun < len(crowd)
+    assert not swept.sweeper.run_for_batch(most_pages=99)
+    assert len(lists(swept)) == begun
+    assert swept.sweeper.run()  # what waits for a sweep has the patience
