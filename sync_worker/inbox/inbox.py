@@ -30,7 +30,6 @@ from sync_worker.domain import (
     Source,
 )
 from sync_worker.inbox import codec, scripts
-from sync_worker.inbox.direct import Direct
 from sync_worker.inbox.reserve import Exhausted, Priority, Reserve
 from sync_worker.settings import Settings
 from sync_worker.store import FULL_SHARE, StoreFull, store_errors
@@ -342,7 +341,7 @@ class Inbox:
         self._audit_days = audit_days
         self._lease_ms = int(lease_seconds * 1000)
         self._late_write_ms = int(late_write_seconds * 1000)
-        self._accept = Direct(client, "accept")
+        self._accept = scripts.load(client, "accept")
         self._claim = scripts.load(client, "claim")
         self._hold = scripts.load(client, "hold")
         self._settle = scripts.load(client, "settle")
@@ -394,7 +393,7 @@ class Inbox:
             ]
         )
         with store_errors():
-            accepted, duplicates, *wake = self._accept(packed)
+            accepted, duplicates, *wake = self._accept(args=[packed])
         return Accepted(accepted, duplicates, wake)
 
     def claim(self, mailbox: str, gates: Iterable[str] = ()) -> Claim | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import redis
+
+from sync_worker.inbox.direct import Direct
 
 MAY_RUN_WHEN_FULL = frozenset(
     {
@@ -54,4 +56,4 @@ def source(name: str) -> str:
 
 def load(client: redis.Redis, name: str) -> Script:
     """Prepare a script; it is sent by its hash, and in full to a server that lost it."""
-    return cast("Script", client.register_script(source(name)))
+    return Direct(client, source(name))

@@ -168,7 +168,7 @@ def watch_converge(module: Any) -> None:
 
 
 def watch_scripts(module: Any) -> None:
-    whole = module.Script.__call__
+    whole = module.Direct.__call__
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         what = f"script {getattr(self, 'called', '')}"
@@ -177,7 +177,7 @@ def watch_scripts(module: Any) -> None:
         steps.boundary("after", what)
         return answer
 
-    module.Script.__call__ = call
+    module.Direct.__call__ = call
 
 
 def name_scripts(module: Any) -> None:
@@ -284,7 +284,7 @@ PATCHES: dict[str, list[Callable[[Any], None]]] = {
     "sync_worker.converge": [watch_converge],
     "sync_worker.inbox.scripts": [name_scripts],
     "sync_worker.http": [watch_calls],
-    "redis.commands.core": [watch_scripts],
+    "sync_worker.inbox.direct": [watch_scripts],
     "celery.app.base": [shift_datetime],
     "celery.worker.request": [shift_datetime],
     "celery.utils.time": [shift_datetime],
