@@ -30,8 +30,8 @@ from tests.stack import Stack
 PATIENCE_SECONDS = 45
 """For what takes a few leases of 4 s."""
 
-SLOW_MS = 1_800
-"""An answer in time; three of them take longer than a lease."""
+SLOW_MS = 2_300
+"""An answer in time; two of them take longer than a lease."""
 
 SETTLE = "script settle"
 
@@ -228,8 +228,8 @@ def test_b5_3_a_plan_slower_than_its_lease_is_worked_by_one_worker(scenes):
     assert stage.wrong(mover) == []
     working = [one for one in stage.convergences(mover) if calls(one)]
     _, moving = working
-    assert len(calls(moving)) >= 3  # what was read with others is not read again
-    assert moving.steps[-1].at - moving.steps[0].at > 3 * SLOW_MS / 1000
+    assert len(calls(moving)) >= 2  # what was read with others is not read again
+    assert moving.steps[-1].at - moving.steps[0].at > 2 * SLOW_MS / 1000
 
 
 def calls(one: Convergence) -> list[str]:
