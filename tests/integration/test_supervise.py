@@ -266,7 +266,8 @@ def test_an_error_in_the_block_ends_the_children_and_is_not_swallowed(lines: Lin
 # The following run a supervisor in a process of its own, as a terminal or a platform would.
 
 SUPERVISING = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
 from sync_worker.supervise import Child, Supervisor
 children = [Child(name=str(n), argv=[sys.executable, "-c", script])
             for n, script in enumerate(sys.argv[1:])]
