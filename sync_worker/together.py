@@ -117,16 +117,18 @@ class Together:
         if len(wanted) < 2:
             return False
         self.calls_each = CALLS_EACH
-        has_set = self._has_set()
+        has_set = self._noted_set()
         # A write to HubSpot's slots rests on a reading under its own lease (B5.4).
         swept = [one for one in wanted if one.source != Source.HUBSPOT]
         gain = self._gain(wanted, len(swept) / len(wanted))
-        if not has_set and gain < 2:
+        if has_set is False and gain < 2:
             return False
         missing = self._missing(wanted)
         if len(missing) < 2:
             self.calls_each = 1
             return False
+        if has_set is None:
+            has_set = self._has_set(missing, purse)
         most_pages = max(1, gain // 2)
         pages = self._pages() if swept else most_pages + 1
         few = pages if pages <= most_pages else None
@@ -191,13 +193,22 @@ class Together:
             sent_at=sent_at,
         )
 
-    def _has_set(self) -> bool:
-        """Whether the server honours a set of ids; asked now if it is not known (B7.4)."""
+    def _noted_set(self) -> bool | None:
+        """Whether the server honours a set of ids; None if that is not known."""
         with store_errors():
             noted = self.client.get(self._set_key)
-        if noted is not None:
-            return noted == "yes"
+        return None if noted is None else noted == "yes"
+
+    def _has_set(self, missing: dict[int, int], purse: Purse) -> bool:
+        """Find out whether the server honours a set of ids (B7.4).
+
+        If no two customers are known to be there, two of the missing are read by themselves first.
+        """
         known = sorted(set(self.account.seen))
+        if len(known) < SEEN and len(missing) > 2 * SEEN:
+            for customer_id in sorted(missing)[:SEEN]:
+                self._get(customer_id, purse, sent_at=missing.pop(customer_id))
+            known = sorted(set(self.account.seen))
         if len(known) < SEEN:
             return False
         try:
@@ -210,6 +221,17 @@ class Together:
         log.info("Fusebill %s a set of ids", "honours" if honoured else "does not honour")
         self._note_set(honoured=honoured)
         return honoured
+
+    def _get(self, customer_id: int, purse: Purse, *, sent_at: int) -> None:
+        calls = Calls(self.account, Priority.LIVE, purse)
+        client = self.account.client
+        with contextlib.suppress(errors.CustomerNotFound):
+            calls.make(
+                lambda: client.get_customer(customer_id),
+                call=calls.reserve(),
+                whom=customer_id,
+                sent_at=sent_at,
+            )
 
     def _note_set(self, *, honoured: bool) -> None:
         seconds = PROVEN_SECONDS if honoured else DENIED_SECONDS

@@ -460,7 +460,7 @@ def test_b7_1_also_when_what_prepares_the_batch_meets_a_broken_store(world, monk
     crowd = world.crowd(GEOTAB, 3)
     with monkeypatch.context() as broken:
         broken.setattr(world.inbox, "hold_each", _raising(StoreError("away")))
-        broken.setattr(type(world.together), "_has_set", lambda _: True)
+        broken.setattr(type(world.together), "_noted_set", lambda _: True)
         with pytest.raises(StoreError):
             world.work_together(*crowd.values())
     assert held(world) == []
@@ -490,7 +490,7 @@ def test_each_dead_letter_shows_its_own_calls(world):
     for letter in letters:
         (customer,) = letter.customer_ids
         calls = [attempt.call for attempt in letter.attempts]
-        assert len(calls) == 2
+        assert 1 <= len(calls) <= 2  # a read that served several is in no letter
         assert all(str(customer) in call for call in calls)
         assert f"Not {customer}." in letter.message
 
