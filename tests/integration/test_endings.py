@@ -29,8 +29,8 @@ def test_b5_4_leases_that_are_slow_to_take_make_a_reading_old(world, monkeypatch
     """What is preserved must have been read just before the call, not before a long wait."""
     hold = world.inbox.hold
 
-    def slowly(claim, customers, *, to_write=None):
-        held = hold(claim, customers, to_write=to_write)
+    def slowly(claim, customers, *, to_write=None, **more):
+        held = hold(claim, customers, to_write=to_write, **more)
         if to_write is not None and not world.writes():
             world.now += 60
             monkeypatch.setattr(world.inbox, "hold", hold)
