@@ -18,6 +18,10 @@ AT_ONCE = 20
 """Mailboxes that one process works on at the same time. More gain little: a process has one CPU,
 and Fusebill's answers take some ten milliseconds."""
 
+HEED_SECONDS = 1.0
+"""How late a signal is heeded at most. One that comes just before a wait begins does not end it:
+without a limit it would be heeded when the first job ends, and a job may hang."""
+
 
 class Crew(Generic[T]):
     """So many threads, started when they are first needed, and so after a fork."""
@@ -45,9 +49,11 @@ class Crew(Generic[T]):
             while self._threads < min(self._size, waiting):
                 self._threads += 1
                 threading.Thread(target=self._labour, args=(self._jobs,), daemon=True).start()
-            for _ in range(waiting):
-                ended = done.get()
-                failed = failed or ended
+            while waiting:
+                with contextlib.suppress(queue.Empty):
+                    ended = done.get(timeout=HEED_SECONDS)
+                    waiting -= 1
+                    failed = failed or ended
         except BaseException:
             self.close()
             raise
