@@ -31,7 +31,7 @@ USER_AGENT = f"sync-worker/{__version__}"
 """Names the product and its version to the vendor (B7.5)."""
 
 POOL_CONNECTIONS = AT_ONCE
-"""Connections kept alive to one system: more than the threads that one process works with."""
+"""Connections kept alive to one system: as many as one process has threads that make calls."""
 
 MAX_ANSWER_BYTES = 2 * 1024 * 1024
 """Far more than one record with the history of a property takes."""
@@ -53,12 +53,18 @@ _PLAIN = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+/[A-Za-z0-9._~!$&'()*+,;=:@/?
 
 _CHUNK_BYTES = 64 * 1024
 
-_NEVER_SENT = (
+_CONNECT_TIMEOUTS = (
     requests.exceptions.ConnectTimeout,
+    urllib3.exceptions.ConnectTimeoutError,
+)
+
+_NEVER_SENT = (
+    *_CONNECT_TIMEOUTS,
     requests.exceptions.ProxyError,
     requests.exceptions.InvalidSchema,
     requests.exceptions.InvalidURL,
-    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.LocationValueError,
+    urllib3.exceptions.ProxyError,
     ssl.SSLCertVerificationError,
 )
 """Failures before the request could leave: name not resolved, connection refused or timed out
@@ -105,9 +111,10 @@ class Connections:
     ) -> None:
         self._read_timeout = read_timeout
         self._max_bytes = max_bytes
-        self.session = _session(auth or _NoAuth(), _Adapter(read_timeout, max_bytes), user_agent)
-        """For a library that makes the calls itself; they are bounded as those of `exchange`."""
         self._auth = auth or _NoAuth()
+        self._adapter = _Adapter(read_timeout, max_bytes)
+        self.session = _session(self._auth, self._adapter, user_agent)
+        """For a library that makes the calls itself; they are bounded as those of `exchange`."""
         self._headers = {name: str(value) for name, value in self.session.headers.items()}
         self._ways: dict[str, Any] = {}
 
@@ -138,10 +145,9 @@ class Connections:
         begun = HttpAnswer()
         try:
             request = self._prepared(method, url, body, content_type)
-            ways = self._ways_to(request.url or url)
-            with self.session.send(request, allow_redirects=False, **ways) as response:
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                begun = HttpAnswer(response.status_code, headers=headers)
+            with self._adapter.ask(request, **self._ways_to(request.url or url)) as response:
+                headers = {name.lower(): value for name, value in response.headers.itermerged()}
+                begun = HttpAnswer(response.status, headers=headers)
                 read = _read(response, longest, deadline, self._read_timeout)
         except FAILURES as error:
             sent = not _any(error, *_NEVER_SENT)
@@ -151,9 +157,7 @@ class Connections:
     def _prepared(
         self, method: str, url: str, body: bytes | None, content_type: str | None
     ) -> requests.PreparedRequest:
-        """The request, put together by hand where there is nothing to quote: `requests` takes half
-        of a call's time for that.
-        """
+        """The request, put together by hand where there is nothing to quote."""
         headers = {} if content_type is None else {"Content-Type": content_type}
         if not _PLAIN.fullmatch(url):
             request = requests.Request(method, url, headers=headers, data=body)
@@ -170,19 +174,22 @@ class Connections:
         """Proxies and certificates, as the environment names them for the host."""
         host = url.partition("//")[2].partition("/")[0]
         if host not in self._ways:
-            self._ways[host] = self.session.merge_environment_settings(
-                url, proxies={}, stream=True, verify=None, cert=None
+            ways = self.session.merge_environment_settings(
+                url, proxies={}, stream=None, verify=None, cert=None
             )
+            self._ways[host] = {name: ways[name] for name in ("verify", "cert", "proxies")}
         return self._ways[host]
 
     def fault(self, error: BaseException) -> str:
         """One of `FAILURES` in a few words, without secrets."""
         if isinstance(error, _TooLong):
             return str(error)
-        if _any(error, requests.exceptions.ConnectTimeout):
-            return f"no connection within {CONNECT_TIMEOUT_SECONDS} s"
-        if _any(error, requests.exceptions.ProxyError):
+        if _any(error, requests.exceptions.ProxyError, urllib3.exceptions.ProxyError):
             return "no connection through the proxy that the environment names"
+        # A connection that is refused counts among the time-outs of urllib3.
+        refused = _any(error, urllib3.exceptions.NewConnectionError)
+        if not refused and _any(error, *_CONNECT_TIMEOUTS):
+            return f"no connection within {CONNECT_TIMEOUT_SECONDS} s"
         if _any(error, requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
             return f"no whole answer within {self._read_timeout:g} s"
         if _any(error, ssl.SSLCertVerificationError):
@@ -216,12 +223,44 @@ class _Session(requests.Session):
 class _Adapter(HTTPAdapter):
     """Bounds every call, also those of libraries that set no time-outs and let requests read
     whatever comes.
+
+    Raises, as does what it gives, what requests or urllib3 raise.
     """
 
     def __init__(self, read_timeout: float, max_bytes: int) -> None:
         super().__init__(pool_connections=1, pool_maxsize=POOL_CONNECTIONS, max_retries=0)
         self._read_timeout = read_timeout
         self._max_bytes = max_bytes
+        self._timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=read_timeout)
+
+    def ask(
+        self,
+        request: requests.PreparedRequest,
+        *,
+        verify: bool | str,
+        cert: str | tuple[str, str] | None,
+        proxies: dict[str, str],
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a request over the connections that requests keeps, and without all that it does
+        beside: that takes as long again. The body is still to be read.
+        """
+        pool: Any = self.get_connection_with_tls_context(
+            request, verify, proxies=proxies, cert=cert
+        )
+        self.cert_verify(pool, str(request.url), verify, cert)  # type: ignore[no-untyped-call]
+        answer: urllib3.BaseHTTPResponse = pool.urlopen(
+            str(request.method),
+            self.request_url(request, proxies),
+            request.body,
+            request.headers,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            timeout=self._timeout,
+            preload_content=False,
+            decode_content=False,
+        )
+        return answer
 
     def send(
         self, request: requests.PreparedRequest, *args: Any, **options: Any
@@ -234,7 +273,7 @@ class _Adapter(HTTPAdapter):
         if streamed:
             return response
         with response:
-            body = _read(response, self._max_bytes, deadline, self._read_timeout)
+            body = _read(response.raw, self._max_bytes, deadline, self._read_timeout)
         # What requests reads from now on is at hand.
         response.raw = urllib3.HTTPResponse(io.BytesIO(body), preload_content=False)
         return response
@@ -269,7 +308,9 @@ def _deadline(read_timeout: float) -> float:
     return time.monotonic() + CONNECT_TIMEOUT_SECONDS + read_timeout
 
 
-def _read(response: requests.Response, longest: int, deadline: float, read_timeout: float) -> bytes:
+def _read(
+    response: urllib3.BaseHTTPResponse, longest: int, deadline: float, read_timeout: float
+) -> bytes:
     """The body. Raises one of `FAILURES` if it is longer than `longest` bytes, or does not come
     whole.
     """
@@ -278,14 +319,14 @@ def _read(response: requests.Response, longest: int, deadline: float, read_timeo
         _limit_wait(response, deadline, read_timeout)
         # `read1` gives what is there. `iter_content` waits until its chunk is full, for which
         # a server that sends a byte now and then has for ever.
-        chunk = response.raw.read1(_CHUNK_BYTES, decode_content=True)
+        chunk = response.read1(_CHUNK_BYTES, decode_content=True)
         if not chunk:
             return bytes(body)
         body += chunk
     raise _TooLong(f"the answer is longer than {longest} bytes")
 
 
-def _limit_wait(response: requests.Response, deadline: float, read_timeout: float) -> None:
+def _limit_wait(response: urllib3.BaseHTTPResponse, deadline: float, read_timeout: float) -> None:
     """Let the next read wait for `read_timeout`, but not beyond the deadline.
 
     Raises ReadTimeout once that has passed.
@@ -295,7 +336,7 @@ def _limit_wait(response: requests.Response, deadline: float, read_timeout: floa
         raise requests.exceptions.ReadTimeout
     # No socket is at hand when the server said it will close, and none any more when the body
     # is complete; the time-out set before the call holds then.
-    sock = getattr(response.raw.connection, "sock", None)
+    sock = getattr(response.connection, "sock", None)
     if sock is not None:
         sock.settimeout(min(left, read_timeout))
 

@@ -762,7 +762,7 @@ def test_a_call_that_is_interrupted_is_told_and_the_interrupt_goes_on(
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         raise TimeLimit
 
-    monkeypatch.setattr(client._transport._http.session, "send", interrupted)
+    monkeypatch.setattr(client._transport._http._adapter, "ask", interrupted)
     with pytest.raises(TimeLimit):
         client.get_customer(ID)
     assert attempts == [Attempt(1000, "GET /v1/customers/8714402", error="interrupted: TimeLimit")]
