@@ -113,14 +113,9 @@ class Calls:
 
     account: Account
     priority: Priority
-    purse: Purse = field(init=False)
-    shared_purse: Purse | None = None
+    purse: Purse
     shut: bool = False
     """Whether the last remote system that was called has its gate shut."""
-
-    def __post_init__(self) -> None:
-        """Without a purse to share there is one of its own."""
-        self.purse = self.shared_purse or Purse(self.account.budget)
 
     def reserve(self) -> int:
         """Reserve one call. Raises Exhausted, StoreError."""

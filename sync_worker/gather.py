@@ -177,12 +177,7 @@ class Gatherer:
         in_hand = [*having, *taken]
         reading = reserve = None
         if read:
-            reading = Reading(
-                self.links.account,
-                tuple(read),
-                max(self.since, self._newest()),
-                round(SNAPSHOT_SECONDS * 1e6),
-            )
+            reading = reading_for(self.claim, read, account=self.links.account, since=self.since)
         if wanted:
             budget = self.calls.account.budget.packed
             reserve = Reserve(budget, self.calls.priority, calls, in_hand, purse.is_old)
@@ -204,11 +199,6 @@ class Gatherer:
         needed = wanted - len(held.snapshots)
         purse.put(reserved[needed:])
         return held, reserved[:needed]
-
-    def _newest(self) -> int:
-        """A moment by which all that is decided here was received (us, store's clock)."""
-        received = [one.received_at for _, box in self.claim.boxes() for one in box]
-        return 1000 * (max([self.claim.replayed_at, *received]) + 1)
 
     def read(self, ids: Iterable[int], *, anew: bool = False, paid: Sequence[int] = ()) -> None:
         """Have customers read, each under its lease; `anew`: no snapshot will do. `paid` are calls
@@ -381,6 +371,15 @@ class Gatherer:
             return {}
         at = {one: self.links.replaced_at(one, slot) for one in self.customers}
         return {customer: moment for customer, moment in at.items() if moment is not None}
+
+
+def reading_for(claim: Claim, customers: Iterable[int], *, account: str, since: int = 0) -> Reading:
+    """What will do for customers that a claim needs: a snapshot asked for after all that is held
+    was received, and not before `since` (us, store's clock) (B7.4).
+    """
+    received_by = 1000 * (claim.received_at + 1)
+    oldest_us = round(SNAPSHOT_SECONDS * 1e6)
+    return Reading(account, tuple(customers), max(since, received_by), oldest_us)
 
 
 def _tells_link(truth: Truth | None) -> bool:

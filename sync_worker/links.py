@@ -7,8 +7,7 @@ nobody holds a record is known only after a sweep of all customers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -16,28 +15,12 @@ import msgspec
 import redis
 
 from sync_worker.decide.match import Link, any_of
-from sync_worker.domain import Customer, Record, Slot, SlotState
+from sync_worker.domain import Customer, Slot, SlotState
 from sync_worker.inbox import scripts
 from sync_worker.store import store_errors
 
 AT_A_TIME = 100
 """Customers that one script remembers: some of a millisecond of the store's time each ten."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What the index knew at one moment."""
-
-    links: list[dict[int, Link]]
-    """Of each record that was asked for."""
-    swept: int
-    """When the last complete sweep began (ms); 0: there was none."""
-    blind: frozenset[str]
-    """The slots that it did not see of every customer."""
-
-    def swept_since(self, slot: Slot) -> int:
-        """When the last complete sweep began that saw this slot of every customer (ms); 0: none."""
-        return 0 if slot in self.blind else self.swept
 
 
 def account_of(base_url: str) -> str:
@@ -68,17 +51,6 @@ class LinkIndex:
             with store_errors():
                 self._observe(args=[msgspec.msgpack.encode([self.account, shown])])
 
-    def look(self, records: Sequence[Record]) -> Look:
-        """What the index knows of these records, and what it takes to read together, in one go."""
-        pipeline = self._client.pipeline(transaction=False)
-        for record in records:
-            pipeline.hgetall(f"sw:link:{self.account}:{record.slot}:{record.id}")
-        pipeline.hmget(f"sw:sweep:{self.account}", "begun", "blind")
-        with store_errors():
-            *found, (begun, blind) = pipeline.execute()
-        links = [{int(customer): link for customer, link in one.items()} for one in found]
-        return Look(links, int(begun or 0), frozenset((blind or "").split()))
-
     def seen(self, customer_id: int) -> bool:
         """Whether the customer was ever there."""
         with store_errors():
@@ -106,7 +78,9 @@ class LinkIndex:
 
     def swept_since(self, slot: Slot) -> int:
         """When the last complete sweep began that saw this slot of every customer (ms); 0: none."""
-        return self.look(()).swept_since(slot)
+        with store_errors():
+            begun, blind = self._client.hmget(f"sw:sweep:{self.account}", "begun", "blind")
+        return 0 if slot in str(blind or "").split() else int(begun or 0)
 
 
 def packed(customer: Customer, *, sent_at: int, written: bool) -> list[object]:

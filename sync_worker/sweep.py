@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import redis
 
-from sync_worker.calls import Account, Calls
+from sync_worker.calls import Account, Calls, Purse
 from sync_worker.domain import Customer, Slot, SlotState
 from sync_worker.fusebill import errors, find
 from sync_worker.fusebill.client import PAGE_SIZE
@@ -241,7 +241,7 @@ class Sweeper:
         Raises Exhausted if that takes more than a second (B7.2), for a batch in all; and what the
         call raises.
         """
-        calls = Calls(self.account, Priority.FIRST)
+        calls = Calls(self.account, Priority.FIRST, Purse(self.account.budget))
         if not bounds.is_for_batch:
             bounds.patience = PATIENCE_SECONDS
         while True:

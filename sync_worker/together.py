@@ -14,19 +14,21 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import redis
 
-from sync_worker.calls import SEEN, Account, Calls, Purse
+from sync_worker.calls import SEEN, Account, Calls, Purse, T
 from sync_worker.converge import CALLS_EACH, Known
 from sync_worker.decide.fold import positive_integer
+from sync_worker.decide.match import Link
 from sync_worker.decide.reading import MOST_IDS, Way, best_way
-from sync_worker.domain import Aspect, Source, claimed_value
+from sync_worker.domain import Aspect, Record, Slot, Source, claimed_value
 from sync_worker.fusebill import errors
 from sync_worker.fusebill.client import PAGE_SIZE
 from sync_worker.fusebill.customer import CustomerPage
-from sync_worker.gather import SNAPSHOT_SECONDS
-from sync_worker.inbox import Claim, Inbox
-from sync_worker.inbox.inbox import WAKE_GRACE_MS, Reading
+from sync_worker.gather import SNAPSHOT_SECONDS, reading_for
+from sync_worker.inbox import Claim, Inbox, scripts
+from sync_worker.inbox.inbox import WAKE_GRACE_MS
 from sync_worker.inbox.reserve import Exhausted, Priority
 from sync_worker.store import StoreError, store_errors
 from sync_worker.sweep import PATIENCE_SECONDS, Sweeper
@@ -42,6 +44,28 @@ DENIED_SECONDS = 6 * 3600
 
 LOOK_SECONDS = 0.05
 """How often it is looked whether the sweep of another worker has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """How things stood for a batch at one moment."""
+
+    at: int
+    """The store's clock in microseconds."""
+    links: list[dict[int, Link]]
+    """Who holds each of its records, as the link index says."""
+    swept: int
+    """When the last complete sweep began (ms); 0: there was none."""
+    blind: frozenset[str]
+    """The slots that it did not see of every customer."""
+    has_set: bool | None
+    """Whether the server honours a set of ids; None if that is not known."""
+    due: int
+    """Mailboxes that are due beside, those at a shut gate left out."""
+
+    def swept_since(self, slot: Slot) -> int:
+        """When the last complete sweep began that saw this slot of every customer (ms); 0: none."""
+        return 0 if slot in self.blind else self.swept
 
 
 @dataclass(slots=True)
@@ -78,29 +102,28 @@ class Together:
         Gives the claims with what is known of each, those together that concern the same
         customers: they are to be worked on one after the other. Raises StoreError.
         """
-        wanted = self._look_up(claims)
+        survey, wanted = self._look_up(claims)
         groups = _of_same_customers(wanted)
         try:
-            if self._read([group[0] for group in groups], purse):
+            if self._read(survey, [group[0] for group in groups], purse):
                 # What was read may show who holds what, and that nobody does.
-                for one, anew in zip(wanted, self._look_up(claims), strict=True):
-                    one.known = anew.known
+                _, anew = self._look_up(claims)
+                for one, newer in zip(wanted, anew, strict=True):
+                    one.known = newer.known
         except (errors.FusebillError, Exhausted) as error:
             log.debug("customers are read singly: %s", error)
-            self.calls_each = CALLS_EACH
         except StoreError:
             raise
         except Exception:
             log.exception("customers are read singly")
-            self.calls_each = CALLS_EACH
         return [[(one.claim, one.known) for one in group] for group in groups]
 
-    def _look_up(self, claims: Sequence[Claim]) -> list[_Wanted]:
+    def _look_up(self, claims: Sequence[Claim]) -> tuple[_Survey, list[_Wanted]]:
         records = [claim.pending[0].change.record for claim in claims]
-        look = self.account.links.look(records)
+        survey = self._survey(records)
         wanted = []
-        for claim, record, links in zip(claims, records, look.links, strict=True):
-            known = Known(record.slot, record.id, links, look.swept_since(record.slot))
+        for claim, record, links in zip(claims, records, survey.links, strict=True):
+            known = Known(record.slot, record.id, links, survey.swept_since(record.slot))
             named = (
                 positive_integer(claimed_value(one.change))
                 for one in claim.pending
@@ -109,18 +132,33 @@ class Together:
             holders = (customer for customer, link in links.items() if link == "holds")
             customers = {one for one in (*named, *holders) if one is not None}
             wanted.append(_Wanted(claim, known, tuple(sorted(customers))))
-        return wanted
+        return survey, wanted
 
-    def _read(self, wanted: list[_Wanted], purse: Purse) -> bool:
+    def _survey(self, records: Sequence[Record]) -> _Survey:
+        names = [part for record in records for part in (record.slot, record.id)]
+        script = scripts.load(self.client, "survey")
+        packed = msgspec.msgpack.encode([self.account.links.account, WAKE_GRACE_MS, *names])
+        with store_errors():
+            at, links, begun, blind, honours, due = script(args=[packed])
+        return _Survey(
+            at,
+            [dict(zip(map(int, one[::2]), one[1::2], strict=True)) for one in links],
+            int(begun or 0),
+            frozenset(blind.split()),
+            honours == "yes" if honours else None,
+            due,
+        )
+
+    def _read(self, survey: _Survey, wanted: list[_Wanted], purse: Purse) -> bool:
         """Read their customers in the best way; tells whether any were read together."""
         wanted = [one for one in wanted if one.customers]
         if len(wanted) < 2:
             return False
         self.calls_each = CALLS_EACH
-        has_set = self._noted_set()
+        has_set = survey.has_set
         # A write to HubSpot's slots rests on a reading under its own lease (B5.4).
-        swept = [one for one in wanted if one.source != Source.HUBSPOT]
-        gain = self._gain(wanted, len(swept) / len(wanted))
+        swept = sum(one.source != Source.HUBSPOT for one in wanted)
+        gain = self._gain(swept / len(wanted), survey.due + len(wanted))
         if has_set is False and gain < 2:
             return False
         missing = self._missing(wanted)
@@ -130,33 +168,27 @@ class Together:
         if has_set is None:
             has_set = self._has_set(missing, purse)
         most_pages = max(1, gain // 2)
-        pages = self._pages() if swept else most_pages + 1
-        few = pages if pages <= most_pages else None
-        is_read = False
-        match best_way(len(missing), has_set=has_set, pages=few, gain=gain):
+        pages = self._pages() if swept else None
+        if pages is not None and pages > most_pages:
+            pages = None
+        match best_way(len(missing), has_set=has_set, pages=pages, gain=gain):
             case Way.SET:
                 is_read = self._read_set(missing, purse)
             case Way.SWEEP:
                 newest = max(one.claim.received_at for one in wanted)
                 is_read = self._sweep(newest, most_pages=most_pages)
             case Way.SINGLY:
-                pass
+                return False
         if is_read:
             self.calls_each = 1
         return is_read
 
     def _missing(self, wanted: list[_Wanted]) -> dict[int, int]:
         """The customers of whom there is no snapshot, each with when it was leased (us)."""
-        readings = [
-            Reading(
-                self.account.links.account,
-                one.customers,
-                1000 * (one.claim.received_at + 1),
-                round(SNAPSHOT_SECONDS * 1e6),
-            )
-            for one in wanted
-        ]
-        held_each = self.inbox.hold_each(zip((one.claim for one in wanted), readings, strict=True))
+        account = self.account.links.account
+        held_each = self.inbox.hold_each(
+            (one.claim, reading_for(one.claim, one.customers, account=account)) for one in wanted
+        )
         return {
             customer: held.at
             for one, held in zip(wanted, held_each, strict=True)
@@ -183,21 +215,27 @@ class Together:
                 return False
         return True
 
-    def _list(self, ids: Iterable[int], purse: Purse | None, *, sent_at: int = 0) -> CustomerPage:
-        calls = Calls(self.account, Priority.LIVE, purse)
+    def _list(self, ids: Iterable[int], purse: Purse, *, sent_at: int = 0) -> CustomerPage:
         query = f"id:{','.join(map(str, ids))}"
         client = self.account.client
-        return calls.make(
+        return self._make(
             lambda: client.list_customers(page=0, page_size=PAGE_SIZE, query=query),
-            call=calls.reserve(),
+            purse,
             sent_at=sent_at,
         )
 
-    def _noted_set(self) -> bool | None:
-        """Whether the server honours a set of ids; None if that is not known."""
-        with store_errors():
-            noted = self.client.get(self._set_key)
-        return None if noted is None else noted == "yes"
+    def _get(self, customer_id: int, purse: Purse, *, sent_at: int) -> None:
+        client = self.account.client
+        with contextlib.suppress(errors.CustomerNotFound):
+            self._make(
+                lambda: client.get_customer(customer_id), purse, whom=customer_id, sent_at=sent_at
+            )
+
+    def _make(
+        self, what: Callable[[], T], purse: Purse, *, whom: int | None = None, sent_at: int
+    ) -> T:
+        calls = Calls(self.account, Priority.LIVE, purse)
+        return calls.make(what, call=calls.reserve(), whom=whom, sent_at=sent_at)
 
     def _has_set(self, missing: dict[int, int], purse: Purse) -> bool:
         """Find out whether the server honours a set of ids (B7.4).
@@ -212,7 +250,7 @@ class Together:
         if len(known) < SEEN:
             return False
         try:
-            page = self._list([*known, NO_CUSTOMER], None)
+            page = self._list([*known, NO_CUSTOMER], Purse(self.account.budget))
         except errors.Rejected:
             honoured = False
         else:
@@ -221,17 +259,6 @@ class Together:
         log.info("Fusebill %s a set of ids", "honours" if honoured else "does not honour")
         self._note_set(honoured=honoured)
         return honoured
-
-    def _get(self, customer_id: int, purse: Purse, *, sent_at: int) -> None:
-        calls = Calls(self.account, Priority.LIVE, purse)
-        client = self.account.client
-        with contextlib.suppress(errors.CustomerNotFound):
-            calls.make(
-                lambda: client.get_customer(customer_id),
-                call=calls.reserve(),
-                whom=customer_id,
-                sent_at=sent_at,
-            )
 
     def _note_set(self, *, honoured: bool) -> None:
         seconds = PROVEN_SECONDS if honoured else DENIED_SECONDS
@@ -244,16 +271,12 @@ class Together:
 
     # --- a sweep
 
-    def _gain(self, wanted: list[_Wanted], share: float) -> int:
-        """How many reads a sweep saves: of what is due, as much as can be written while it is
-        fresh.
+    def _gain(self, share: float, due: int) -> int:
+        """How many reads a sweep saves: its share of what is due, as much of it as can be written
+        while what it showed is fresh.
         """
-        with store_errors():  # not what waits at a shut gate
-            lanes = ("sw:wake", "sw:wake:replay")
-            soon = wanted[0].claim.now + WAKE_GRACE_MS
-            due = sum(int(self.client.zcount(lane, "-inf", soon)) for lane in lanes)
         can_be_written = self.calls_per_minute * SNAPSHOT_SECONDS / 60
-        return int(share * min(due + len(wanted), can_be_written))
+        return int(share * min(due, can_be_written))
 
     def _pages(self) -> int:
         """How many pages a sweep takes, as far as is known."""
@@ -273,10 +296,8 @@ class Together:
         return self._is_swept(newest)
 
     def _is_swept(self, newest: int) -> bool:
-        with store_errors():
-            now = int(self.client.time()[0]) * 1000
-        begun = self.account.links.look(()).swept
-        return begun > max(newest, now - round(SNAPSHOT_SECONDS * 1000))
+        survey = self._survey(())
+        return survey.swept > max(newest, survey.at / 1000 - SNAPSHOT_SECONDS * 1000)
 
 
 def _is_set(page: CustomerPage, ids: Iterable[int]) -> bool:

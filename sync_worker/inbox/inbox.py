@@ -251,8 +251,9 @@ class Claim:
 
     @property
     def received_at(self) -> int:
-        """When the newest of its changes was received, or put back by a replay (ms)."""
-        return max([self.replayed_at, *(one.received_at for one in self.pending)])
+        """When the newest change of all that is held was received, or put back by a replay (ms)."""
+        received = [one.received_at for _, box in self.boxes() for one in box]
+        return max([self.replayed_at, *received])
 
 
 @dataclass(frozen=True, slots=True)

@@ -460,7 +460,7 @@ def test_b7_1_also_when_what_prepares_the_batch_meets_a_broken_store(world, monk
     crowd = world.crowd(GEOTAB, 3)
     with monkeypatch.context() as broken:
         broken.setattr(world.inbox, "hold_each", _raising(StoreError("away")))
-        broken.setattr(type(world.together), "_noted_set", lambda _: True)
+        world.client.set(world.together._set_key, "yes")
         with pytest.raises(StoreError):
             world.work_together(*crowd.values())
     assert held(world) == []

@@ -65,7 +65,7 @@ def singles(world: World) -> list[int | None]:
 
 def has_set(world: World) -> bool:
     """Whether the server honours a set of ids, as noted or as a probe tells."""
-    found = world.together._noted_set()
+    found = world.together._survey(()).has_set
     return world.together._has_set({}, Purse(world.budget)) if found is None else found
 
 

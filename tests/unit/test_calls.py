@@ -195,8 +195,7 @@ class World:
         client: Any = SimpleNamespace(limits=RateLimits(minute_limit=1000, minute_left=7))
         parts: list[Any] = [client, self.index, self.gate, self.budget, self.told]
         self.account = Account(*parts)
-        shared: Any = Purse(self.budget, in_purse) if in_purse else None  # type: ignore[arg-type]
-        self.calls = Calls(self.account, Priority.REPLAY, shared)
+        self.calls = Calls(self.account, Priority.REPLAY, purse(*in_purse, budget=self.budget))
 
     def make(self, answer: Any, **more: Any) -> Any:
         def what() -> Any:
@@ -225,13 +224,6 @@ def test_b7_2_what_cannot_be_reserved_is_not_called():
     world.budget.left = 0
     with pytest.raises(Exhausted):
         world.calls.reserve()
-
-
-def test_each_convergence_without_a_shared_purse_has_one_of_its_own():
-    one, other = World().calls, World().calls
-    assert one.purse is not other.purse
-    one.purse.put([1])
-    assert other.purse.take(1) == []
 
 
 def test_after_a_call_one_step_tells_its_end_the_remote_systems_state_and_what_it_showed():
