@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sync_worker import stopping
 from sync_worker.calls import Purse
@@ -87,10 +88,10 @@ class Batches:
                 groups = self._together.prepare(claims.taken, purse)
                 self._crew.run([_Job(group, purse, worked, begin_by) for group in groups])
             for mailbox in claims.alone:
-                if stopping.requested() or self._monotonic() > begin_by:
+                if self._is_too_late(begin_by):
                     worked.again.append(mailbox)
                 else:
-                    self._do_alone(mailbox, worked)
+                    self._note(mailbox, worked, partial(self._converger.converge, mailbox))
         except StoreError:
             self._converger.hand_back()  # all threads have ended
             raise
@@ -102,26 +103,23 @@ class Batches:
                 purse.give_back()
         return worked
 
-    def _do_alone(self, mailbox: str, worked: Worked) -> None:
+    def _do(self, job: _Job) -> None:
+        for claim, known in job.claims:
+            if self._is_too_late(job.begin_by):
+                self._converger.hand_back(claim)
+                job.worked.again.append(claim.mailbox)
+            else:
+                work = partial(self._converger.work_on, claim, job.purse, known)
+                self._note(claim.mailbox, job.worked, work)
+
+    def _is_too_late(self, begin_by: float) -> bool:
+        return stopping.requested() or self._monotonic() > begin_by
+
+    def _note(self, mailbox: str, worked: Worked, work: Callable[[], Ended]) -> None:
         try:
-            worked.note(mailbox, self._converger.converge(mailbox))
+            worked.note(mailbox, work())
         except StoreError:
             raise
         except Exception:
+            # It was handed back; the others of the batch must not wait for it.
             log.exception("convergence of %s ended unexpectedly", mailbox)
-
-    def _do(self, job: _Job) -> None:
-        for claim, known in job.claims:
-            if stopping.requested() or self._monotonic() > job.begin_by:
-                self._converger.hand_back(claim)
-                job.worked.again.append(claim.mailbox)
-                continue
-            try:
-                ended = self._converger.work_on(claim, job.purse, known)
-            except StoreError:
-                raise
-            except Exception:
-                # It was handed back; the others of the batch must not wait for it.
-                log.exception("convergence of %s ended unexpectedly", claim.mailbox)
-                continue
-            job.worked.note(claim.mailbox, ended)

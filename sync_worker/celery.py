@@ -150,10 +150,12 @@ def _stop(**_: object) -> None:
     stopping.pass_on(child.pid for child in billiard.active_children() if child.pid)
 
 
-def publish_or_leave(mailboxes: Sequence[str], queue: str = LIVE_QUEUE) -> bool:
+def publish_or_leave(
+    mailboxes: Sequence[str], queue: str = LIVE_QUEUE, *, size: int = BATCH
+) -> bool:
     """Send wake-ups, or leave them to beat if the broker cannot be reached; tells if they went."""
     try:
-        publish(mailboxes, queue)
+        publish(mailboxes, queue, size=size)
     except Exception as error:  # noqa: BLE001 - kombu raises what its transport raises
         log.warning(
             "%d wake-ups could not be sent (%s): beat will send them",
@@ -170,11 +172,19 @@ def give_back(mailboxes: Sequence[str]) -> None:
     publish_or_leave(mailboxes)
 
 
-def publish(mailboxes: Sequence[str], queue: str = LIVE_QUEUE) -> None:
-    """Send wake-ups for mailboxes, BATCH of them in a message.
+def publish(mailboxes: Sequence[str], queue: str = LIVE_QUEUE, *, size: int = BATCH) -> None:
+    """Send wake-ups for mailboxes, `size` of them in a message.
 
     Raises what kombu raises when the broker cannot be reached.
     """
-    for start in range(0, len(mailboxes), BATCH):
-        batch = list(mailboxes[start : start + BATCH])
-        app.send_task(DRAIN, args=[batch], queue=queue, retry=False)
+    with app.producer_or_acquire() as producer:
+        for start in range(0, len(mailboxes), size):
+            app.send_task(
+                DRAIN,
+                args=[list(mailboxes[start : start + size])],
+                queue=queue,
+                retry=False,
+                producer=producer,
+                argsrepr="",  # what Celery would else spell out for its log, name by name
+                kwargsrepr="",
+            )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from sync_worker import gates, probe, stopping
+from sync_worker import celery, gates, probe, stopping
 from sync_worker.batch import Worked
 from sync_worker.converge import BUSY_SECONDS
 from sync_worker.crew import AT_ONCE
@@ -120,17 +120,14 @@ def wake_due(
     runtime: WorkerRuntime,
     publish: Callable[[Sequence[str], str], bool],
     *,
-    queues: Mapping[str, str],
     seconds: float,
 ) -> int:
     """Send wake-ups for due mailboxes that nobody has woken (B6.7), as many as there will be budget
     for within `seconds` (B7.2); gives how many.
-
-    `queues` has the live queue first, then that of replays, each with its key in the store.
     """
-    live_queue, replay_queue = queues
+    queues = (celery.LIVE_QUEUE, celery.REPLAY_QUEUE)
     with store_errors():
-        waiting = sum(runtime.redis.llen(key) for key in queues.values())
+        waiting = sum(runtime.redis.llen(celery.KEY_PREFIX + queue) for queue in queues)
     # At least one message, so that what is overdue is never kept out by newer work.
     room = max(1, MOST_WAITING_MESSAGES - waiting) * AT_ONCE
     afford = {
@@ -140,7 +137,7 @@ def wake_due(
     live, replayed = runtime.inbox.wake(
         min(room, afford[Priority.LIVE]), gates.ALL, replays=afford[Priority.REPLAY]
     )
-    for mailboxes, queue in ((live, live_queue), (replayed, replay_queue)):
+    for mailboxes, queue in zip((live, replayed), queues, strict=True):
         if mailboxes and not publish(mailboxes, queue):
             runtime.inbox.leave(mailboxes)
     return len(live) + len(replayed)

@@ -15,7 +15,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from sync_worker.domain import Source
-from sync_worker.store import store_errors
+from sync_worker.store import now_ms, store_errors
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,6 @@ class RestartWatch:
 
     def _owe(self, why: str) -> None:
         log.error("%s: a reconciliation is owed", why)
-        seconds, micros = self._client.time()
-        since = int(seconds) * 1000 + int(micros) // 1000
+        since = now_ms(self._client)
         for source in self._sources:
             self._client.hsetnx("sw:reconcile", source, f"{since}|{why}")

@@ -23,7 +23,7 @@ import redis
 
 from sync_worker.domain import Source
 from sync_worker.inbox import scripts
-from sync_worker.store import StoreError, store_errors
+from sync_worker.store import StoreError, now_ms, store_errors
 
 log = logging.getLogger(__name__)
 
@@ -122,14 +122,15 @@ class Gates:
         probe did that proves (ms). A store that cannot be asked is no reason to fail what was
         called: then the gate counts as open to all.
         """
-        packed = self.packed(gate, verdict, whom=whom, why=why, began=began)
         try:
-            with store_errors():
-                shut = self._report(args=[msgspec.msgpack.encode(packed)])
+            return self._tell(self.packed(gate, verdict, whom=whom, why=why, began=began))
         except StoreError as error:
             log.debug("the gate of %s could not be told: %s", gate, error)
             return False
-        return bool(shut)
+
+    def _tell(self, packed: list[object]) -> bool:
+        with store_errors():
+            return bool(self._report(args=[msgspec.msgpack.encode(packed)]))
 
     def packed(
         self, gate: str, verdict: Verdict, *, whom: str = "", why: str = "", began: int = 0
@@ -177,7 +178,7 @@ class Gates:
                 pipeline.hmget(f"sw:gate:{name}", "open", "refused", "probe_at")
                 pipeline.exists(f"sw:gate:{name}:probe")
             told = pipeline.execute()
-            now = int(self._client.time()[0]) * 1000
+            now = now_ms(self._client)
         return [
             name
             for name, (opened, refused, at), probed in zip(
@@ -190,10 +191,7 @@ class Gates:
         """Have all work wait until `resume`; tells whether it did not yet. Raises StoreError."""
         if self.is_shut(OPERATOR):
             return False
-        with store_errors():
-            self._report(
-                args=[msgspec.msgpack.encode(self.packed(OPERATOR, Verdict.PAUSED, why=why))]
-            )
+        self._tell(self.packed(OPERATOR, Verdict.PAUSED, why=why))
         return True
 
     def resume(self) -> bool:
@@ -209,8 +207,7 @@ class Gates:
     def doubt(self, gate: str, why: str) -> None:
         """Have `status` say that a remote system did not prove itself. Raises StoreError."""
         with store_errors():
-            seconds, micros = self._client.time()
-            since = int(seconds) * 1000 + int(micros) // 1000
+            since = now_ms(self._client)
             self._client.set(f"sw:gate:{gate}:doubt", f"{since}|{why}", ex=DOUBTED_SECONDS)
 
     def note_renewed(self) -> None:

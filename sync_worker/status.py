@@ -13,7 +13,7 @@ from sync_worker import durability, gates
 from sync_worker.gates import REMOTES, Gate, Why
 from sync_worker.inbox import scripts
 from sync_worker.inbox.reserve import Priority
-from sync_worker.store import READ_ONLY, store_errors, unsafe_points
+from sync_worker.store import READ_ONLY, now_ms, store_errors, unsafe_points
 
 Windows = dict[str, dict[str, int]]
 """Of the `minute` and the `day`, the `limit` of calls to Fusebill and how many are `left`."""
@@ -101,8 +101,7 @@ def read_status(
     told, doubts = gates.look(client), gates.doubts(client)
     unsafe, durable = unsafe_points(client), durability.read(client)
     with store_errors():
-        seconds, micros = client.time()
-        now = int(seconds) * 1000 + int(micros) // 1000
+        now = now_ms(client)
         oldest = client.zrange("sw:due", 0, 0, withscores=True)
         owed = client.hgetall("sw:reconcile")
         ticked = client.get("sw:ticked")

@@ -72,6 +72,12 @@ def connect(url: str) -> redis.Redis:
     )
 
 
+def now_ms(client: redis.Redis) -> int:
+    """The store's clock, the only one that machines share (B7.6). Raises what redis raises."""
+    seconds, micros = client.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
     """Turn every failure of Redis into a StoreError that says what to look at."""

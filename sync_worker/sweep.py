@@ -25,7 +25,7 @@ from sync_worker.fusebill.customer import CustomerPage
 from sync_worker.gates import FUSEBILL, OPERATOR
 from sync_worker.inbox import scripts
 from sync_worker.inbox.reserve import Exhausted, Priority
-from sync_worker.store import StoreError, store_errors
+from sync_worker.store import StoreError, now_ms, store_errors
 
 log = logging.getLogger(__name__)
 
@@ -161,8 +161,7 @@ class Sweeper:
 
     def _now(self) -> int:
         with store_errors():
-            seconds, micros = self.client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
+            return now_ms(self.client)
 
     def _note(self, step: str, token: str, *more: int | str) -> int:
         script = scripts.load(self.client, "sweep")

@@ -38,15 +38,7 @@ def wake_due() -> None:
     """Wake what is due and was not woken."""
     runtime = worker_runtime()
     try:
-        drain.wake_due(
-            runtime,
-            celery.publish_or_leave,
-            queues={
-                queue: celery.KEY_PREFIX + queue
-                for queue in (celery.LIVE_QUEUE, celery.REPLAY_QUEUE)
-            },
-            seconds=celery.WAKE_PERIOD_SECONDS,
-        )
+        drain.wake_due(runtime, celery.publish_or_leave, seconds=celery.WAKE_PERIOD_SECONDS)
         for name in runtime.gates.to_probe():
             celery.app.send_task(celery.PROBE, args=[name], queue=celery.BEAT_QUEUE, retry=False)
         if runtime.sweeper.is_due():

@@ -8,7 +8,6 @@ each with many names. A wake-up that is lost here is sent by beat.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,8 +16,6 @@ from itertools import islice
 import redis
 
 from sync_worker import celery
-
-log = logging.getLogger(__name__)
 
 MOST_WAITING = 20_000
 """Names held while the broker is slow; beyond this, beat finds the mailboxes by itself."""
@@ -104,21 +101,4 @@ def publish(mailboxes: Sequence[str]) -> None:
     cannot be reached.
     """
     size = max(celery.BATCH, -(-len(mailboxes) // MOST_MESSAGES))
-    try:
-        with celery.app.producer_or_acquire() as producer:
-            for start in range(0, len(mailboxes), size):
-                celery.app.send_task(
-                    celery.DRAIN,
-                    args=[list(mailboxes[start : start + size])],
-                    queue=celery.LIVE_QUEUE,
-                    retry=False,
-                    producer=producer,
-                    argsrepr="",  # what Celery would else spell out for its log, name by name
-                    kwargsrepr="",
-                )
-    except Exception as error:  # noqa: BLE001 - kombu raises what its transport raises
-        log.warning(
-            "%d wake-ups could not be sent (%s): beat will send them",
-            len(mailboxes),
-            type(error).__name__,
-        )
+    celery.publish_or_leave(mailboxes, size=size)
