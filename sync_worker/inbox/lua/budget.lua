@@ -256,23 +256,25 @@ local function give_back(budget, first, n)
   redis.call('HINCRBY', told_key(budget), 'paced', -given * pace_us(math.max(1, math.min(budget[2], limit))))
 end
 
--- Note what the headers of an answer told of one window: `told` is what was noted before. Within a window
+-- What there is to note of what an answer told, by `note`: `told` is what was noted before. Within a window
 -- what is left only falls; another reset is another window. An answer to a call that was reserved after
 -- something was told is newer than that; of others, which may have overtaken each other, the one with the
 -- later reset is.
-local function note_window(key, told, window, left, reset, ends, began, now)
+local function note_window(note, told, window, left, reset, ends, began, now)
   local before, reset_before = told[window .. '_left'], told[window .. '_reset']
+  local is_same = false
   if before and (told[window .. '_ends'] or 0) > now then
     local newer = began and began > told[window .. '_at']
-    if reset == reset_before and not (newer and reset < 0) then
-      redis.call('HSET', key, window .. '_heard', now)
-      if left < before then redis.call('HSET', key, window .. '_left', left, window .. '_at', now) end
-      return
-    end
-    if not newer and reset < reset_before then return end
+    is_same = reset == reset_before and not (newer and reset < 0)
+    if not is_same and not newer and reset < reset_before then return end
   end
-  redis.call('HSET', key, window .. '_left', left, window .. '_reset', reset, window .. '_ends', ends,
-    window .. '_at', now, window .. '_heard', now)
+  note(window .. '_heard', now)
+  if is_same and left >= before then return end
+  note(window .. '_left', left)
+  note(window .. '_at', now)
+  if is_same then return end
+  note(window .. '_reset', reset)
+  note(window .. '_ends', ends)
 end
 
 -- Fusebill's clock less ours, as far as it can be known: a reset lies ahead of the moment in which it was
@@ -299,24 +301,28 @@ local function end_call(budget, id, told, us)
   redis.call('ZADD', key, math.ceil(us / 1000) + CALL_COUNTS_MS, id)
   if #told == 0 then return end
   local limit, left, reset, day_limit, day_left, day_reset, refused = unpack(told)
-  local before = hash(noted)
-  if limit >= 0 then redis.call('HSET', noted, 'minute_limit', limit) end
-  if day_limit >= 0 then redis.call('HSET', noted, 'day_limit', day_limit) end
+  local before, news = hash(noted), {}
+  local function note(name, value)
+    if before[name] == value then return end
+    news[#news + 1] = name
+    news[#news + 1] = value
+  end
+  if limit >= 0 then note('minute_limit', limit) end
+  if day_limit >= 0 then note('day_limit', day_limit) end
   if refused == 1 and day_left ~= 0 then left = 0 end
 
   local skew = before.skew or 0
   if reset >= 0 and began then
-    local found = clocks_differ(skew, reset, began, now)
-    if found ~= skew then redis.call('HSET', noted, 'skew', found) end
-    skew = found
+    skew = clocks_differ(skew, reset, began, now)
+    note('skew', skew)
   end
   local function ends_of(window, at)
     if at < 0 then return now + (window == 'day' and HOUR_MS or MINUTE_MS) end
     return math.min(at - skew, now + LONGEST_MS[window])
   end
   local ends, day_ends = ends_of('minute', reset), ends_of('day', day_reset)
-  if left >= 0 then note_window(noted, before, 'minute', left, reset, ends, began, now) end
-  if day_left >= 0 then note_window(noted, before, 'day', day_left, day_reset, day_ends, began, now) end
+  if left >= 0 then note_window(note, before, 'minute', left, reset, ends, began, now) end
+  if day_left >= 0 then note_window(note, before, 'day', day_left, day_reset, day_ends, began, now) end
 
   local shared = refused == 1
   if not shared and limit >= 0 and left >= 0 and ends > now then
@@ -324,12 +330,14 @@ local function end_call(budget, id, told, us)
     local from = math.max(now, reset < 0 and now or ends - 1000)
     shared = limit - left - redis.call('ZCOUNT', key, '(' .. from, '+inf') > SHARED_CALLS
   end
-  if shared then redis.call('HSET', noted, 'shared', now + SHARED_MS) end
+  if shared then note('shared', now + SHARED_MS) end
   if refused == 1 then
     local till, care = day_left == 0 and day_ends or ends, math.min(MOST_CARE, care_now(before, now) + 1)
-    redis.call('HSET', noted, 'refused', now, 'care', care, 'blocked',
-      math.max(before.blocked or 0, till, now + math.floor(care * 1000)))
+    note('refused', now)
+    note('care', care)
+    note('blocked', math.max(before.blocked or 0, till, now + math.floor(care * 1000)))
   end
+  if #news > 0 then redis.call('HSET', noted, unpack(news)) end
 end
 
 -- How many calls of a class may go now, and the ms until more may.

@@ -24,12 +24,15 @@ local function hold(mailboxes, token, customers, held, write, reading, calls)
   for _, mailbox in ipairs(mailboxes) do
     if lease_lost(mailbox, token) then return {-1} end
   end
+  local is_mine = {}
   for _, customer in ipairs(customers) do
     local holder = redis.call('GET', 'sw:lease:' .. customer)
     if holder and holder ~= token then return {0} end
+    is_mine[customer] = holder == token
   end
   for _, customer in ipairs(held) do
-    if redis.call('GET', 'sw:lease:' .. customer) ~= token then return {0} end
+    if is_mine[customer] == nil then is_mine[customer] = redis.call('GET', 'sw:lease:' .. customer) == token end
+    if not is_mine[customer] then return {0} end
   end
 
   local us = now_us()
