@@ -22,9 +22,11 @@ from simulators.fusebill.faults import Fault
 from simulators.fusebill.server import SimulatedFusebill
 from sync_worker import stopping
 from sync_worker.batch import BEGIN_SECONDS, Batches
+from sync_worker.calls import Purse
 from sync_worker.converge import Ended
 from sync_worker.domain import Change, Reason, Record
-from sync_worker.inbox.reserve import Priority
+from sync_worker.fusebill.limits import RateLimits
+from sync_worker.inbox.reserve import Exhausted, Priority
 from sync_worker.store import StoreError
 from sync_worker.together import Together
 from tests.changes import ACCOUNT, CONTACT, GEOTAB, NOW, linked, named
@@ -306,6 +308,32 @@ def test_b7_2_a_budget_that_ends_under_way_puts_off_and_uses_up_no_attempt(world
     assert worked.poor == []
     assert world.waits_seconds(GEOTAB) > 0
     assert world.client.hget(f"sw:work:{GEOTAB.mailbox}", "failures") == "0"
+
+
+def test_b6_2_after_a_429_nothing_goes_that_was_reserved_before(world):
+    crowd = world.crowd(GEOTAB, 2)
+    claims = world.converger.claim(boxes(*crowd.values()), calls=2)
+    purse = Purse(world.budget, claims.calls)
+    world.budget.ended(0, refused=True)
+    for claim in claims.taken:
+        assert world.converger.work_on(claim, purse) is Ended.POSTPONED
+    purse.give_back()
+    assert made(world) == 0
+    assert held(world) == []
+    assert all(world.waits_seconds(record) > 0 for record in crowd.values())
+
+
+def test_b6_2_who_met_the_end_of_the_day_asks_again_within_a_minute(world):
+    """Somebody may raise the limit."""
+    record = world.crowd(GEOTAB, 1)[1001]
+    claims = world.converger.claim(boxes(record))
+    day_over = RateLimits(day_limit=1000, day_left=0, day_reset=world.store_ms() / 1000 + 3000)
+    world.budget.ended(0, day_over, refused=True)
+    with pytest.raises(Exhausted) as refusal:
+        world.budget.reserve(1, Priority.LIVE)
+    assert refusal.value.seconds > 600
+    world.converger.work_on(claims.taken[0], Purse(world.budget))
+    assert 50 < world.waits_seconds(record) <= 60
 
 
 @pytest.mark.parametrize("left", [2, 3, 4])

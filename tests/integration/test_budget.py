@@ -416,6 +416,16 @@ def test_it_is_not_left_for_ever(desk):
     assert desk.reserve(1, REPLAY)
 
 
+def test_a_replay_leaves_live_changes_their_share_of_the_day(client):
+    desk = Desk(client, fusebill_calls_per_day=40, live_reserve=0.25)
+    desk.call(29)
+    desk.clock.pass_(MINUTE)
+    assert desk.reserve(1, REPLAY)
+    desk.clock.pass_(MINUTE)
+    assert desk.refused(1, REPLAY) > 60, "it is the day that it waits for"
+    assert desk.reserve(10, LIVE)
+
+
 def test_single_calls_do_not_take_what_a_plan_of_their_class_waits_for(desk):
     desk.know()
     calls = desk.reserve(59)

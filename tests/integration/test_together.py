@@ -625,6 +625,26 @@ def small_pages(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
         monkeypatch.setattr(module, "PAGE_SIZE", rows)
 
 
+def test_b6_3_what_waits_at_a_shut_gate_is_no_reason_to_sweep(swept, monkeypatch):
+    """It will not be worked off while what a sweep shows is fresh."""
+    small_pages(monkeypatch, 4)
+    waiting = swept.crowd(ACCOUNT, 40, first=3001)
+    swept.client.hset("sw:gate:salesforce", "open", f"{swept.store_ms()}|It is down.")
+    swept.inbox.claim_all({record.mailbox: ["salesforce"] for record in waiting.values()})
+    assert swept.client.zcard("sw:parked:salesforce") == 40
+    crowd = swept.crowd(GEOTAB, 3)
+    swept.work_together(*crowd.values())
+    assert lists(swept) == [None], "one page of twelve: that tells how many there are"
+
+
+def test_b4_5_a_sweep_for_a_batch_is_not_the_turn_of_what_waits_for_one(swept):
+    swept.client.zadd("sw:sweep:waiting", {GEOTAB.mailbox: swept.store_ms()})
+    swept.sweeper.every_seconds = 600
+    assert not swept.sweeper.run_for_batch(most_pages=0)
+    assert swept.sweeper.is_due()
+    assert swept.sweeper.run_if_due()
+
+
 @pytest.mark.parametrize("change", [same, without_count])
 def test_b7_4_a_sweep_that_takes_more_than_it_saves_is_not_begun_twice(swept, monkeypatch, change):
     """How many customers there are is found out by a page, and remembered."""
