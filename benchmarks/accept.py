@@ -22,8 +22,13 @@ from benchmarks.references import apply_async, xadd
 NAME = "accept"
 TITLE = "receiving HubSpot's requests of 100 events"
 
-OURS, PER_EVENT, RAW = "ours", "apply_async", "xadd"
+OURS, PER_EVENT, RAW, EMPTY = "ours", "apply_async", "xadd", "empty"
 CONTESTANTS = (PER_EVENT, OURS, RAW)
+AGAINST = {
+    PER_EVENT: "one apply_async an event",
+    RAW: "one XADD of the raw body",
+    EMPTY: "an empty view",
+}
 POLICIES = ("always", "everysec")
 
 CONNECTIONS = 16
@@ -57,8 +62,7 @@ class _Found:
     cpu: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     half_p50: list[float] = field(default_factory=list)
     half_p99: list[float] = field(default_factory=list)
-    single: list[float] = field(default_factory=list)
-    empty: list[float] = field(default_factory=list)
+    single: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
 def run(run: Run) -> Result:
@@ -95,53 +99,29 @@ def _rows(policy: str, found: _Found) -> list[Row]:
     def series(values: list[float]) -> Series:
         return Series(tuple(values))
 
-    kept = f"fsync {policy}"
+    def beside(
+        figure: str, unit: str, of: dict[str, list[float]], name: str, bound: Bound | None = None
+    ) -> Row:
+        return Row(
+            figure=f"{figure}, fsync {policy}",
+            unit=unit,
+            ours=series(of[OURS]),
+            reference=series(of[name]),
+            against=AGAINST[name],
+            bound=bound,
+        )
+
+    def ours(figure: str, values: list[float], bound: Bound | None = None) -> Row:
+        return Row(figure=f"{figure}, fsync {policy}", unit="ms", ours=series(values), bound=bound)
+
     return [
-        Row(
-            figure=f"events accepted, {kept}",
-            unit="/s",
-            ours=series(found.rate[OURS]),
-            reference=series(found.rate[PER_EVENT]),
-            against="one apply_async an event",
-            bound=Bound("≥", 15, "ratio"),
-        ),
-        Row(
-            figure=f"CPU an event, {kept}",
-            unit="µs",
-            ours=series(found.cpu[OURS]),
-            reference=series(found.cpu[RAW]),
-            against="one XADD of the raw body",
-            bound=Bound("≤", 3.5, "ratio"),
-        ),
-        Row(
-            figure=f"CPU an event, {kept}",
-            unit="µs",
-            ours=series(found.cpu[OURS]),
-            reference=series(found.cpu[PER_EVENT]),
-            against="one apply_async an event",
-        ),
-        Row(
-            figure=f"events accepted, {kept}",
-            unit="/s",
-            ours=series(found.rate[OURS]),
-            reference=series(found.rate[RAW]),
-            against="one XADD of the raw body",
-        ),
-        Row(
-            figure=f"p99 at half of our ceiling, {kept}",
-            unit="ms",
-            ours=series(found.half_p99),
-            bound=Bound("≤", 150),
-        ),
-        Row(figure=f"p50 at half of our ceiling, {kept}", unit="ms", ours=series(found.half_p50)),
-        Row(
-            figure=f"one event at a time, p50, {kept}",
-            unit="ms",
-            ours=series(found.single),
-            reference=series(found.empty),
-            against="an empty view",
-            bound=Bound("≤", 2, "ratio"),
-        ),
+        beside("events accepted", "/s", found.rate, PER_EVENT, Bound("≥", 15, "ratio")),
+        beside("CPU an event", "µs", found.cpu, RAW, Bound("≤", 3.5, "ratio")),
+        beside("CPU an event", "µs", found.cpu, PER_EVENT),
+        beside("events accepted", "/s", found.rate, RAW),
+        ours("p99 at half of our ceiling", found.half_p99, Bound("≤", 150)),
+        ours("p50 at half of our ceiling", found.half_p50),
+        beside("one event at a time, p50", "ms", found.single, EMPTY, Bound("≤", 2, "ratio")),
     ]
 
 
@@ -239,10 +219,10 @@ def _single_events(run: Run, policy: str, found: _Found, *, ours_first: bool) ->
     """One event at a time, over one connection: ours and the empty view in turn."""
     with (
         Stack(run.new_folder("single"), appendfsync=policy) as ours,
-        Stack(run.new_folder("empty")) as empty,
+        Stack(run.new_folder(EMPTY)) as empty,
     ):
         ours.start("web")
-        empty.start_reference("empty")
+        empty.start_reference(EMPTY)
         count = run.either(SINGLE_EVENTS, 40)
         supply = Supply()
 
@@ -250,13 +230,13 @@ def _single_events(run: Run, policy: str, found: _Found, *, ours_first: bool) ->
             requests = vendors.requests(Vendor.HUBSPOT, links, public_url=stack.url, batch=1)
             return load.drive(stack.address, requests, connections=1).latencies
 
-        took: dict[str, list[float]] = {OURS: [], "empty": []}
+        took: dict[str, list[float]] = {OURS: [], EMPTY: []}
         for part in range(4):
             # The first part is not counted: connections, lazy imports.
-            order = [(OURS, ours), ("empty", empty)]
+            order = [(OURS, ours), (EMPTY, empty)]
             for name, stack in interleaved(order, part + (not ours_first)):
                 latencies = times(stack, supply.take(count // 3))
                 if part:
                     took[name] += latencies
-        found.single.append(statistics.median(took[OURS]) * 1000)
-        found.empty.append(statistics.median(took["empty"]) * 1000)
+        for name, latencies in took.items():
+            found.single[name].append(statistics.median(latencies) * 1000)
