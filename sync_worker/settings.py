@@ -532,6 +532,11 @@ _CURES = {
     "int_parsing": "write a whole number, such as 30",
     "float_parsing": "write a number, such as 30 or 2.5",
     "bool_parsing": "write true or false",
+    "less_than": "write a number below {lt:g}",
+    "less_than_equal": "write a number up to {le:g}",
+    "greater_than": "write a number above {gt:g}",
+    "greater_than_equal": "write a number from {ge:g} on",
+    "literal_error": "write {expected}",
 }
 """What the library says of these tells what it tried, not what to do."""
 
@@ -541,7 +546,8 @@ def _faults(error: ValidationError) -> tuple[set[str], list[str]]:
     fields: set[str] = set()
     sentences: list[str] = []
     for fault in error.errors(include_url=False, include_input=False):
-        text = _CURES.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
+        cure = _CURES.get(fault["type"], "").format(**fault.get("ctx", {}))
+        text = cure or fault["msg"].removeprefix("Value error, ")
         if fault["loc"]:
             name = str(fault["loc"][0])
             fields.add(name)

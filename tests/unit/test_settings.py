@@ -648,6 +648,21 @@ def test_a_fault_says_what_to_write(name, cure, monkeypatch):
     assert cure in found
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "cure"),
+    [
+        ("LIVE_RESERVE", "1", "below 1"),
+        ("LIVE_RESERVE", "-0.1", "from 0 on"),
+        ("FUSEBILL_CALLS_PER_DAY", "0", "from 1 on"),
+        ("ON_CONFLICT", "both", "'hold' or 'replace'"),
+    ],
+)
+def test_a_value_out_of_bounds_is_told_what_they_are(name, value, cure, monkeypatch):
+    (found,) = faults(monkeypatch, **{name: value})
+    assert found.startswith(f"{name}: write")
+    assert found.endswith(cure)
+
+
 def test_a_simulated_fusebill_on_this_machine_needs_no_tls(monkeypatch):
     assert given(monkeypatch, FUSEBILL_BASE_URL="http://127.0.0.1:8900")
 
