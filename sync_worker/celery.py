@@ -151,7 +151,7 @@ def _stop(**_: object) -> None:
 
 
 def publish_or_leave(
-    mailboxes: Sequence[str], queue: str = LIVE_QUEUE, *, size: int = BATCH
+    mailboxes: Sequence[str], queue: str = LIVE_QUEUE, *, size: int | None = None
 ) -> bool:
     """Send wake-ups, or leave them to beat if the broker cannot be reached; tells if they went."""
     try:
@@ -172,11 +172,12 @@ def give_back(mailboxes: Sequence[str]) -> None:
     publish_or_leave(mailboxes)
 
 
-def publish(mailboxes: Sequence[str], queue: str = LIVE_QUEUE, *, size: int = BATCH) -> None:
-    """Send wake-ups for mailboxes, `size` of them in a message.
+def publish(mailboxes: Sequence[str], queue: str = LIVE_QUEUE, *, size: int | None = None) -> None:
+    """Send wake-ups for mailboxes, `size` of them in a message, or else BATCH.
 
     Raises what kombu raises when the broker cannot be reached.
     """
+    size = size or BATCH
     with app.producer_or_acquire() as producer:
         for start in range(0, len(mailboxes), size):
             app.send_task(
