@@ -411,6 +411,24 @@ def test_b5_9_a_change_that_came_for_real_since_is_not_regressed(dry):
     assert dry.outcomes_of(CONTACT)[-1] == "stale"
 
 
+def test_b5_9_a_dead_letter_that_is_replayed_after_a_dry_run_is_no_longer_kept(world):
+    world.refuse(N)
+    world.feed(linked(GEOTAB))
+    world.control.clear_faults()
+    world.use(dry_run=True)
+    world.replay()
+    world.work()
+    assert world.outcomes_of(GEOTAB)[-1] == "would_latch"
+    assert read_status(world.client).would == 1
+    world.use()
+    world.replay()
+    assert read_status(world.client).would == 0, "it is decided anew"
+    assert world.client.keys("sw:would*") == []
+    world.work()
+    assert world.outcomes_of(GEOTAB)[-1] == "latched"
+    assert world.letters("open", "replaying") == []
+
+
 def test_b5_9_a_dry_run_in_a_dry_run_keeps_what_it_put_back(dry):
     assert dry.apply_dry_run().replayed == 3
     dry.work()

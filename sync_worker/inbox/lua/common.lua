@@ -198,6 +198,15 @@ local function waits_in_box(id, mailbox)
   return false
 end
 
+-- A change that a dry run kept is decided anew (B5.9).
+local function forget_would(seq)
+  local kept = redis.call('HGET', 'sw:would', seq)
+  if not kept then return end
+  redis.call('HDEL', 'sw:would', seq)
+  local name = string.match(kept, '^[^|]*|([^|]*)|')
+  if name then redis.call('SREM', 'sw:would:of:' .. name, seq) end
+end
+
 -- Put changes back into a mailbox; `changes` is flat: number, stored form, ... They keep their
 -- numbers and times of receipt, so that they never regress state (B6.10). `lane` is 'replay' if that is
 -- all that brings them back.
@@ -206,7 +215,10 @@ local function put_back(mailbox, changes, now, wake_grace_ms, lane)
     redis.call('HSET', 'sw:work:' .. mailbox, 'lane', lane)
     change_lane(mailbox, 'sw:wake', 'sw:wake:replay')  -- an empty one waits where it is held beside another
   end
-  for i = 1, #changes, 2 do redis.call('HSET', 'sw:box:' .. mailbox, changes[i], changes[i + 1]) end
+  for i = 1, #changes, 2 do
+    redis.call('HSET', 'sw:box:' .. mailbox, changes[i], changes[i + 1])
+    forget_would(changes[i])
+  end
   urge(mailbox, now, wake_grace_ms)
   redis.call('HSET', 'sw:work:' .. mailbox, 'replayed_at', now)
 end
