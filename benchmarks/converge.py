@@ -2,20 +2,25 @@
 
 Each change needs a read and a write of its own: no list read is of use in an account of so many
 customers whose server does not know `id:1,2,3`. A second pass lets it, and shows what sharing reads
-saves. The simulated API is driven by a bare client in the same rounds, to show that it is not what
-is measured.
+saves. In the same rounds a plain script makes the same two calls and nothing else, which tells what
+this machine takes for those alone; and the simulated API is driven by a bare client, to show that
+it is not what is measured.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 
 from benchmarks.harness import api, load, memory
 from benchmarks.harness.converging import CUSTOMERS, LATENCY_MS, behave, drain, warm_up
 from benchmarks.harness.figures import Bound, Result, Row, Series
+from benchmarks.harness.fusebill import API_KEY, FIRST_CUSTOMER
 from benchmarks.harness.run import Run, Supply, interleaved
 from benchmarks.harness.stack import Stack
+from benchmarks.references import two_calls
 
 NAME = "converge"
 TITLE = "working off changes, a read and a write each, no limit, 50 ms API"
@@ -26,7 +31,11 @@ QUICK_CHANGES = 200
 BARE_CONNECTIONS = 256
 BARE_CALLS = 4_000
 
-SINGLY, SHARED, BARE = "singly", "shared", "bare"
+PLAIN_PROCESSES = 4
+"""As many as the worker has by itself on a machine of two cores."""
+PLAIN_SECONDS = 300
+
+SINGLY, SHARED, BARE, PLAIN = "singly", "shared", "bare", "plain"
 
 
 @dataclass
@@ -36,6 +45,7 @@ class _Found:
     calls: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     asked: list[float] = field(default_factory=list)
     bare: list[float] = field(default_factory=list)
+    plain: list[float] = field(default_factory=list)
 
 
 def run(run: Run) -> Result:
@@ -51,9 +61,11 @@ def run(run: Run) -> Result:
                 stack.start(command)
             warm_up(stack, supplies[name])
         for number in range(run.rounds):
-            for name in interleaved((SINGLY, BARE, SHARED), number):
+            for name in interleaved((SINGLY, PLAIN, BARE, SHARED), number):
                 if name == BARE:
                     found.bare.append(_bare_rate(singly))
+                elif name == PLAIN:
+                    found.plain.append(_plain_cpu(singly, changes))
                 else:
                     _measure(stacks[name], supplies[name], name, changes, found)
             run.say(
@@ -72,7 +84,8 @@ def run(run: Run) -> Result:
             f"{changes:,} HubSpot contacts, each naming another customer, accepted while the "
             "worker is held still; then the clock starts and runs until all is settled. Settings "
             f"are the defaults, but for the budget. The API answers {LATENCY_MS:g} ms after it "
-            "was asked. CPU is that of the worker's processes and of Redis."
+            "was asked. CPU is that of the worker's processes and of Redis. The script that makes "
+            f"the two calls alone has {PLAIN_PROCESSES} processes of {two_calls.THREADS} threads."
         ),
     )
 
@@ -82,6 +95,19 @@ def _bare_rate(stack: Stack) -> float:
     requests = api.requests(BARE_CALLS, first=CUSTOMERS // 2)
     address = "127.0.0.1", stack.fusebill_port
     return load.drive(address, requests, connections=BARE_CONNECTIONS).rate(BARE_CONNECTIONS)
+
+
+def _plain_cpu(stack: Stack, changes: int) -> float:
+    """CPU milliseconds that a change takes a script which makes its two calls and nothing else."""
+    each = changes // PLAIN_PROCESSES
+    firsts = [FIRST_CUSTOMER + CUSTOMERS // 2 + each * place for place in range(PLAIN_PROCESSES)]
+    argv = [sys.executable, "-m", two_calls.__name__, str(stack.fusebill_port), API_KEY]
+    running = [
+        subprocess.Popen([*argv, str(first), str(each)], stdout=subprocess.PIPE, env=stack.env)
+        for first in firsts
+    ]
+    told = [one.communicate(timeout=PLAIN_SECONDS)[0] for one in running]
+    return sum(map(float, told)) / (each * PLAIN_PROCESSES) * 1000
 
 
 def _measure(stack: Stack, supply: Supply, name: str, changes: int, found: _Found) -> None:
@@ -102,6 +128,8 @@ def _rows(found: _Found) -> list[Row]:
             figure="CPU a change, worker and Redis",
             unit="ms",
             ours=series(found.cpu[SINGLY]),
+            reference=series(found.plain),
+            against="its two calls alone, by requests",
             bound=Bound("≤", 3.5),
         ),
         Row(figure="changes (target ≥ 400 /s)", unit="/s", ours=series(found.rate[SINGLY])),
