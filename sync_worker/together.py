@@ -30,7 +30,7 @@ from sync_worker.gather import SNAPSHOT_SECONDS, reading_for
 from sync_worker.inbox import Claim, Inbox, scripts
 from sync_worker.inbox.inbox import WAKE_GRACE_MS
 from sync_worker.inbox.reserve import Exhausted, Priority
-from sync_worker.store import StoreError, store_errors
+from sync_worker.store import StoreError, StoreFull, store_errors
 from sync_worker.sweep import PATIENCE_SECONDS, Sweeper
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,11 @@ PROVEN_SECONDS = 86_400
 DENIED_SECONDS = 6 * 3600
 """How long it is remembered whether the server honours a set of ids."""
 
+PROBE_MS = 5_000
+"""How long at most one worker has the others wait for what it finds out."""
+
 LOOK_SECONDS = 0.05
-"""How often it is looked whether the sweep of another worker has ended."""
+"""How often it is looked whether another worker's sweep or probe has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +252,39 @@ class Together:
             known = sorted(set(self.account.seen))
         if len(known) < SEEN:
             return False
+        if not self._may_probe():
+            return self._awaited_set()
+        try:
+            noted = self._survey(()).has_set
+            return self._probe_set(known) if noted is None else noted
+        finally:
+            with contextlib.suppress(StoreError), store_errors():
+                self.client.delete(self._probe_key)
+
+    def _may_probe(self) -> bool:
+        """Whether no other worker finds it out just now: one probe serves all."""
+        try:
+            with store_errors():
+                return bool(self.client.set(self._probe_key, "1", nx=True, px=PROBE_MS))
+        except StoreFull:  # it takes no note of that (B6.12)
+            return True
+
+    def _awaited_set(self) -> bool:
+        """What another worker finds out; no, if that takes too long."""
+        ends, noted = self.monotonic() + PATIENCE_SECONDS, None
+        while noted is None and self.monotonic() < ends:
+            self.sleep(LOOK_SECONDS)
+            noted = self._survey(()).has_set
+        return bool(noted)
+
+    def _probe_set(self, known: Sequence[int]) -> bool:
         try:
             page = self._list([*known, NO_CUSTOMER], Purse(self.account.budget))
         except errors.Rejected:
             honoured = False
         else:
             found = sorted(customer.id for customer in page.customers)
-            honoured = found == known and page.total == len(known) and not page.broken
+            honoured = found == list(known) and page.total == len(known) and not page.broken
         log.info("Fusebill %s a set of ids", "honours" if honoured else "does not honour")
         self._note_set(honoured=honoured)
         return honoured
@@ -268,6 +297,10 @@ class Together:
     @property
     def _set_key(self) -> str:
         return f"sw:idset:{self.account.links.account}"
+
+    @property
+    def _probe_key(self) -> str:
+        return f"{self._set_key}:probe"
 
     # --- a sweep
 

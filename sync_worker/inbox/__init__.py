@@ -64,6 +64,7 @@ Keys (no Redis Cluster: a script touches keys it finds on the way)
     sw:sweep:waiting            zset    mailbox -> since when it waits for one (B4.5)
     sw:sweep:lease              string  token of the one that sweeps; expires
     sw:idset:ACCOUNT            string  whether a list call for a set of ids is honoured; expires
+    sw:idset:ACCOUNT:probe      string  somebody finds that out; expires
     sw:link:ACCOUNT:SLOT:ID     hash    customer -> "holds", "released" by us, or
                                         "gone" by another hand (links.py)
     sw:calls:ACCOUNT            zset    call -> until when it counts against the minute

@@ -188,6 +188,45 @@ def test_b7_4_what_one_worker_proved_serves_all(world, client, fusebill):
     other.close()
 
 
+def test_b7_4_of_workers_that_begin_together_one_probes(world, client, fusebill):
+    others = [World(client, fusebill) for _ in range(3)]
+    crowds = [
+        worker.crowd(GEOTAB, 3, first=1001 + 100 * place)
+        for place, worker in enumerate([world, *others])
+    ]
+    start = threading.Barrier(len(crowds))
+
+    def work(worker: World, crowd: Mapping[int, Record]) -> None:
+        worker.account.seen.extend((N, OTHER))
+        start.wait(SECONDS)
+        worker.work_together(*crowd.values())
+
+    threads = [
+        threading.Thread(target=work, args=pair)
+        for pair in zip([world, *others], crowds, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    probes = [asked for asked in sets(world) if together.NO_CUSTOMER in asked]
+    assert len(probes) == 1
+    assert singles(world) == []
+    assert latched(world, {n: record for crowd in crowds for n, record in crowd.items()})
+    assert not client.exists(world.together._probe_key)
+    for worker in others:
+        worker.close()
+
+
+def test_b7_4_a_probe_that_another_worker_does_not_end_is_not_waited_for(world):
+    world.account.seen.extend((N, OTHER))
+    world.client.set(world.together._probe_key, "1", px=60_000)
+    crowd = world.crowd(CONTACT, 3)
+    world.work_together(*crowd.values())
+    assert lists(world) == []
+    assert latched(world, crowd, "hub_spot_id")
+
+
 # --- a set of ids
 
 
