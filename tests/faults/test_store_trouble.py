@@ -40,6 +40,9 @@ NOTE = "x" * 12_000
 
 ROOM_BYTES = 60_000_000 if LONG_RUN else 6_000_000
 
+CONNECTIONS_BYTES = 200_000
+"""What connections may give back of what they hold, and so make room for a message of Celery's."""
+
 SOON_SECONDS = 3 * WAKE_GRACE_MS / 1000
 """How long a few hundred changes take at most: wake-ups that cannot be sent hold up nobody."""
 
@@ -169,7 +172,9 @@ def send_until_refused(stack: Stack, event: str = "geotab.linked") -> tuple[rang
 
 
 def fill(stack: Stack) -> float:
-    """Fill the store up to its last byte, with nobody about to make room; gives its share."""
+    """Fill the store up to its last byte, with nobody about to make room, nor any left by what
+    connections hold now and not later; gives its share.
+    """
     until(lambda: not stack.client.llen(KEY_PREFIX + LIVE_QUEUE))
     for size in (100_000, 1_000, 10):
         for n in range(100_000):
@@ -177,6 +182,8 @@ def fill(stack: Stack) -> float:
                 stack.client.set(f"ballast:{size}:{n}", "x" * size)
             except redis.exceptions.OutOfMemoryError:
                 break
+    limit = stack.client.info("memory")["maxmemory"]
+    stack.client.config_set("maxmemory", limit - CONNECTIONS_BYTES)
     return share(stack.client)
 
 
@@ -190,11 +197,11 @@ def test_b6_12_a_full_store_refuses_from_90_percent_and_drains_by_itself(stack, 
         fault = stack.control.add_fault(Fault(status=503))
     else:
         command(stack, "pause")
+    log_from = place(stack, "worker")  # it may begin as soon as the store is full enough
     stack.client.config_set("maxmemory", stack.client.info("memory")["used_memory"] + ROOM_BYTES)
     numbers, taken, refused = send_until_refused(stack)
     if circuit == "open":
         until(lambda: read_status(stack.client).breaker["fusebill"] == "open")
-    log_from = place(stack, "worker")
     full = fill(stack)
     answer = stack.post(told(stack, 9999))
     assert answer.status_code == 503
