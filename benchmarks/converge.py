@@ -18,7 +18,7 @@ from benchmarks.harness import api, load, memory
 from benchmarks.harness.converging import CUSTOMERS, LATENCY_MS, behave, drain, warm_up
 from benchmarks.harness.figures import Bound, Result, Row, Series
 from benchmarks.harness.fusebill import API_KEY, FIRST_CUSTOMER
-from benchmarks.harness.run import Run, Supply, interleaved
+from benchmarks.harness.run import Run, Supply, interleaved, side_by_side
 from benchmarks.harness.stack import Stack
 from benchmarks.references import two_calls
 
@@ -102,12 +102,19 @@ def _plain_cpu(stack: Stack, changes: int) -> float:
     each = changes // PLAIN_PROCESSES
     firsts = [FIRST_CUSTOMER + CUSTOMERS // 2 + each * place for place in range(PLAIN_PROCESSES)]
     argv = [sys.executable, "-m", two_calls.__name__, str(stack.fusebill_port), API_KEY]
-    running = [
-        subprocess.Popen([*argv, str(first), str(each)], stdout=subprocess.PIPE, env=stack.env)
-        for first in firsts
-    ]
-    told = [one.communicate(timeout=PLAIN_SECONDS)[0] for one in running]
-    return sum(map(float, told)) / (each * PLAIN_PROCESSES) * 1000
+
+    def cpu_seconds(first: int) -> float:
+        done = subprocess.run(
+            [*argv, str(first), str(each)],
+            stdout=subprocess.PIPE,
+            env=stack.env,
+            timeout=PLAIN_SECONDS,
+            check=True,
+        )
+        return float(done.stdout)
+
+    used = side_by_side(firsts, cpu_seconds, PLAIN_PROCESSES)
+    return sum(used) / (each * PLAIN_PROCESSES) * 1000
 
 
 def _measure(stack: Stack, supply: Supply, name: str, changes: int, found: _Found) -> None:

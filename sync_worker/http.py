@@ -64,6 +64,7 @@ _NEVER_SENT = (
     requests.exceptions.InvalidSchema,
     requests.exceptions.InvalidURL,
     urllib3.exceptions.LocationValueError,
+    urllib3.exceptions.NewConnectionError,
     urllib3.exceptions.ProxyError,
     ssl.SSLCertVerificationError,
 )

@@ -8,6 +8,7 @@ nobody holds a record is known only after a sweep of all customers.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -21,6 +22,25 @@ from sync_worker.store import store_errors
 
 AT_A_TIME = 100
 """Customers that one script remembers: some of a millisecond of the store's time each ten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What the last complete sweep of all customers saw."""
+
+    begun: int
+    """When it began (ms); 0: there was none."""
+    blind: frozenset[str]
+    """The slots that it did not see of every customer."""
+
+    @classmethod
+    def of(cls, begun: str | None, blind: str | None) -> Swept:
+        """As the store keeps it (swept.lua)."""
+        return cls(int(begun or 0), frozenset((blind or "").split()))
+
+    def since(self, slot: Slot) -> int:
+        """When it began, if it saw this slot of every customer (ms); 0: it did not."""
+        return 0 if slot in self.blind else self.begun
 
 
 def account_of(base_url: str) -> str:
@@ -79,8 +99,11 @@ class LinkIndex:
     def swept_since(self, slot: Slot) -> int:
         """When the last complete sweep began that saw this slot of every customer (ms); 0: none."""
         with store_errors():
-            begun, blind = self._client.hmget(f"sw:sweep:{self.account}", "begun", "blind")
-        return 0 if slot in str(blind or "").split() else int(begun or 0)
+            told = cast(
+                "list[str | None]",
+                self._client.hmget(f"sw:sweep:{self.account}", "begun", "blind"),
+            )
+        return Swept.of(*told).since(slot)
 
 
 def packed(customer: Customer, *, sent_at: int, written: bool) -> list[object]:

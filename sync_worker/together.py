@@ -22,7 +22,7 @@ from sync_worker.converge import CALLS_EACH, Known
 from sync_worker.decide.fold import positive_integer
 from sync_worker.decide.match import Link
 from sync_worker.decide.reading import MOST_IDS, Way, best_way
-from sync_worker.domain import Aspect, Record, Slot, Source, claimed_value
+from sync_worker.domain import Aspect, Record, Source, claimed_value
 from sync_worker.fusebill import errors
 from sync_worker.fusebill.client import PAGE_SIZE
 from sync_worker.fusebill.customer import CustomerPage
@@ -30,6 +30,7 @@ from sync_worker.gather import SNAPSHOT_SECONDS, reading_for
 from sync_worker.inbox import Claim, Inbox, scripts
 from sync_worker.inbox.inbox import WAKE_GRACE_MS
 from sync_worker.inbox.reserve import Exhausted, Priority
+from sync_worker.links import Swept
 from sync_worker.store import StoreError, StoreFull, store_errors
 from sync_worker.sweep import PATIENCE_SECONDS, Sweeper
 
@@ -57,18 +58,11 @@ class _Survey:
     """The store's clock in microseconds."""
     links: list[dict[int, Link]]
     """Who holds each of its records, as the link index says."""
-    swept: int
-    """When the last complete sweep began (ms); 0: there was none."""
-    blind: frozenset[str]
-    """The slots that it did not see of every customer."""
+    swept: Swept
     has_set: bool | None
     """Whether the server honours a set of ids; None if that is not known."""
     due: int
     """Mailboxes that are due beside, those at a shut gate left out."""
-
-    def swept_since(self, slot: Slot) -> int:
-        """When the last complete sweep began that saw this slot of every customer (ms); 0: none."""
-        return 0 if slot in self.blind else self.swept
 
 
 @dataclass(slots=True)
@@ -126,7 +120,7 @@ class Together:
         survey = self._survey(records)
         wanted = []
         for claim, record, links in zip(claims, records, survey.links, strict=True):
-            known = Known(record.slot, record.id, links, survey.swept_since(record.slot))
+            known = Known(record.slot, record.id, links, survey.swept.since(record.slot))
             named = (
                 positive_integer(claimed_value(one.change))
                 for one in claim.pending
@@ -146,8 +140,7 @@ class Together:
         return _Survey(
             at,
             [dict(zip(map(int, one[::2]), one[1::2], strict=True)) for one in links],
-            int(begun or 0),
-            frozenset(blind.split()),
+            Swept.of(begun, blind),
             honours == "yes" if honours else None,
             due,
         )
@@ -277,14 +270,14 @@ class Together:
             noted = self._survey(()).has_set
         return bool(noted)
 
-    def _probe_set(self, known: Sequence[int]) -> bool:
+    def _probe_set(self, known: list[int]) -> bool:
         try:
             page = self._list([*known, NO_CUSTOMER], Purse(self.account.budget))
         except errors.Rejected:
             honoured = False
         else:
             found = sorted(customer.id for customer in page.customers)
-            honoured = found == list(known) and page.total == len(known) and not page.broken
+            honoured = found == known and page.total == len(known) and not page.broken
         log.info("Fusebill %s a set of ids", "honours" if honoured else "does not honour")
         self._note_set(honoured=honoured)
         return honoured
@@ -330,7 +323,7 @@ class Together:
 
     def _is_swept(self, newest: int) -> bool:
         survey = self._survey(())
-        return survey.swept > max(newest, survey.at / 1000 - SNAPSHOT_SECONDS * 1000)
+        return survey.swept.begun > max(newest, survey.at / 1000 - SNAPSHOT_SECONDS * 1000)
 
 
 def _is_set(page: CustomerPage, ids: Iterable[int]) -> bool:

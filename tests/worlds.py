@@ -32,6 +32,7 @@ from sync_worker.gates import Gates
 from sync_worker.inbox import Inbox
 from sync_worker.links import LinkIndex
 from sync_worker.runtime import make_readers
+from sync_worker.store import now_ms
 from sync_worker.sweep import Sweeper
 from sync_worker.together import Together
 from tests.changes import linked, named
@@ -275,8 +276,7 @@ class World:
     # --- time
 
     def store_ms(self) -> int:
-        seconds, micros = self.client.time()
-        return seconds * 1000 + micros // 1000
+        return now_ms(self.client)
 
     def sweep_all(self) -> None:
         """Have all customers swept, though no mailbox waits for it."""

@@ -20,7 +20,7 @@ MAY_RUN_WHEN_FULL = frozenset(
 """What drains a full store; accepting and replaying only fill it (B6.12)."""
 
 ONLY_READ = frozenset({"outlook", "survey"})
-"""What runs on a replica too, and in a full store: `status` is to tell of both."""
+"""What runs on a replica too, and in a full store: `status` tells of both, a batch begins in it."""
 
 LIBRARIES = {
     "claim": ("budget",),

@@ -7,8 +7,7 @@ local mailbox, wake_grace_ms = ARGV[1], tonumber(ARGV[2])
 local answer, changes = {}, {}
 for i = 3, #ARGV, 2 do
   local seq, stored = ARGV[i], ARGV[i + 1]
-  if redis.call('HDEL', 'sw:would', seq) == 1 then
-    redis.call('SREM', 'sw:would:of:' .. mailbox, seq)
+  if redis.call('HEXISTS', 'sw:would', seq) == 1 then
     changes[#changes + 1] = seq
     changes[#changes + 1] = stored
     answer[#answer + 1] = 1
